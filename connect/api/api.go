@@ -1,0 +1,182 @@
+// Package api is keycaddy's REST API, as a plain http.Handler. Where Nango has
+// a call, the call and its answers have Nango's shape, so that apps written
+// for it need to change the host only.
+//
+// It may import catalog, connect and its sub-packages, zap and the standard
+// library. What goes over the wire is defined here and nowhere else.
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/problem"
+)
+
+// maxBody bounds a request's body, in bytes.
+const maxBody = 1 << 20
+
+// API answers the calls of apps.
+type API struct {
+	Connector *connect.Connector
+	// Keys are the API keys that may call.
+	Keys *connect.Keyring
+	// Trusted skips the check of keys: the caller has been checked by other
+	// means, as on Caddy's admin endpoint.
+	Trusted bool
+	Logger  *zap.Logger
+	// RequestID names a request as the logs do; it may return "".
+	RequestID func(*http.Request) string
+}
+
+// handler answers a call; an error means that it has not answered yet.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// Handler returns the API. What it doesn't know it answers with 404.
+func (a *API) Handler() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, h handler) {
+		mux.Handle(pattern, a.wrap(h))
+	}
+	handle("GET /health", a.health)
+	handle("GET /providers", a.app(a.listProviders))
+	handle("GET /providers/{provider}", a.app(a.getProvider))
+	handle("GET /integrations", a.appOrSession(a.listIntegrations))
+	handle("GET /integrations/{key}", a.app(a.getIntegration))
+	handle("POST /connect/sessions", a.app(a.createSession))
+	handle("POST /connect/sessions/reconnect", a.app(a.createReconnectSession))
+	handle("GET /connect/session", a.getSession)
+	handle("DELETE /connect/session", a.deleteSession)
+	handle("GET /connections", a.app(a.listConnections))
+	handle("GET /connections/{id...}", a.app(a.getConnection))
+	handle("DELETE /connections/{id...}", a.app(a.deleteConnection))
+	handle("POST /explain", a.app(a.explain))
+	handle("GET /images/template-logos/{file}", a.logo)
+	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
+		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "There is no " + r.Method + " " + r.URL.Path + " here.", Action: "fix_request"}
+	})
+	return mux
+}
+
+// wrap is where all errors of the API end.
+func (a *API) wrap(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		p := problem.Of(err)
+		id := ""
+		if a.RequestID != nil {
+			id = a.RequestID(r)
+		}
+		if p.Status >= 500 {
+			a.Logger.Error("answering a call", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.String("request_id", id), zap.Error(err))
+		}
+		p.Write(w, id)
+	})
+}
+
+// app lets apps through.
+func (a *API) app(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if !a.Trusted {
+			key, err := a.Keys.Check(r.Header.Get("Authorization"))
+			if err != nil {
+				return err
+			}
+			if len(key.Integrations) > 0 {
+				return &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is for the proxy only.", Action: "fix_request"}
+			}
+		}
+		return h(w, r)
+	}
+}
+
+// appOrSession lets apps through, and visitors with a connect session.
+func (a *API) appOrSession(h handler) handler {
+	app := a.app(h)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if strings.Contains(r.Header.Get("Authorization"), connect.SessionPrefix) {
+			return h(w, r)
+		}
+		return app(w, r)
+	}
+}
+
+func (a *API) health(w http.ResponseWriter, r *http.Request) error {
+	if err := a.Connector.Store.Ping(r.Context()); err != nil {
+		return fmt.Errorf("%w: %w", connect.ErrStoreUnavailable, err)
+	}
+	return reply(w, http.StatusOK, map[string]string{"result": "ok"})
+}
+
+// reply sends v as JSON.
+func reply(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("writing an answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+	return nil
+}
+
+// read decodes a JSON body strictly.
+func read(r *http.Request, into any) error {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return &problem.Problem{Status: http.StatusUnsupportedMediaType, Code: "invalid_content_type", Message: "Content-Type header must be application/json", Action: "fix_request"}
+	}
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	err := dec.Decode(into)
+	if err == nil {
+		if _, err = dec.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+	}
+	var tooLarge *http.MaxBytesError
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &tooLarge):
+		return &problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "request_too_large", Message: "The body is larger than 1 MiB.", Action: "fix_request"}
+	case errors.As(err, &wrongType):
+		return problem.Invalid("body", problem.Field{Code: "invalid_type", Message: "Invalid input: expected " + wrongType.Type.String(), Path: strings.Split(wrongType.Field, ".")})
+	case err != nil && strings.HasPrefix(err.Error(), "json: unknown field "):
+		return problem.Invalid("body", problem.Field{Code: "unrecognized_keys", Message: "Unrecognized key: " + strings.TrimPrefix(err.Error(), "json: unknown field "), Path: []string{}})
+	}
+	return &problem.Problem{Status: http.StatusBadRequest, Code: "invalid_json", Message: "The body is not valid JSON.", Action: "fix_request"}
+}
+
+// query checks that a request's query has no keys but these, and none twice.
+func query(r *http.Request, keys ...string) error {
+	var bad []problem.Field
+	for name, values := range r.URL.Query() {
+		known := false
+		for _, k := range keys {
+			known = known || name == k || strings.HasSuffix(k, "[") && strings.HasPrefix(name, k) && strings.HasSuffix(name, "]")
+		}
+		switch {
+		case !known:
+			bad = append(bad, problem.Field{Code: "unrecognized_keys", Message: fmt.Sprintf("Unrecognized key: %q", name), Path: []string{}})
+		case len(values) > 1:
+			bad = append(bad, problem.Field{Code: "custom", Message: "Given more than once", Path: []string{name}})
+		}
+	}
+	if len(bad) > 0 {
+		return problem.Invalid("query_params", bad...)
+	}
+	return nil
+}

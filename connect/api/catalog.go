@@ -1,0 +1,204 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"html"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/keycaddy/keycaddy/catalog"
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/problem"
+)
+
+// millis is how times are written: ISO 8601 with milliseconds.
+const millis = "2006-01-02T15:04:05.000Z07:00"
+
+func stamp(t time.Time) string { return t.UTC().Format(millis) }
+
+// authModes are Nango's names of the schemes.
+var authModes = map[catalog.Mode]string{
+	catalog.ModeOAuth2Code:        "OAUTH2",
+	catalog.ModeClientCredentials: "OAUTH2_CC",
+	catalog.ModeAPIKey:            "API_KEY",
+	catalog.ModeBasic:             "BASIC",
+	catalog.ModeNone:              "NONE",
+	catalog.ModeTwoStep:           "TWO_STEP",
+	catalog.ModeJWTBearer:         "JWT",
+	catalog.ModeAWSSigV4:          "AWS_SIGV4",
+	catalog.ModeOAuth1:            "OAUTH1",
+	catalog.ModeOAuth1TBA:         "TBA",
+	catalog.ModeMCPOAuth2:         "MCP_OAUTH2",
+	catalog.ModeMCPDiscovery:      "MCP_OAUTH2_GENERIC",
+	catalog.ModeWSSE:              "SIGNATURE",
+	catalog.ModeGitHubApp:         "APP",
+	catalog.ModeGitHubAppOAuth:    "CUSTOM",
+}
+
+type providerJSON struct {
+	Name             string               `json:"name"`
+	DisplayName      string               `json:"display_name"`
+	Categories       []string             `json:"categories"`
+	AuthMode         string               `json:"auth_mode"`
+	Docs             string               `json:"docs,omitempty"`
+	LogoURL          string               `json:"logo_url"`
+	Proxy            *proxyJSON           `json:"proxy,omitempty"`
+	Credentials      map[string]fieldJSON `json:"credentials,omitempty"`
+	ConnectionConfig map[string]fieldJSON `json:"connection_config,omitempty"`
+}
+
+type proxyJSON struct {
+	BaseURL string `json:"base_url"`
+}
+
+type fieldJSON struct {
+	Type        string `json:"type"`
+	Title       string `json:"title"`
+	Description string `json:"description,omitempty"`
+	Secret      bool   `json:"secret,omitempty"`
+	Optional    bool   `json:"optional,omitempty"`
+	Pattern     string `json:"pattern,omitempty"`
+	Example     string `json:"example,omitempty"`
+	Prefix      string `json:"prefix,omitempty"`
+	Suffix      string `json:"suffix,omitempty"`
+}
+
+func fieldsJSON(fields []catalog.Field) map[string]fieldJSON {
+	out := make(map[string]fieldJSON)
+	for i := range fields {
+		f := &fields[i]
+		if !f.Asked() {
+			continue
+		}
+		j := fieldJSON{Type: "string", Title: f.Title(), Description: f.Help, Secret: f.Secret, Optional: !f.Required, Example: f.Example, Prefix: f.Prefix, Suffix: f.Suffix}
+		if f.Regexp != nil {
+			j.Pattern = f.Regexp.String()
+		}
+		out[f.Name] = j
+	}
+	return out
+}
+
+func (a *API) providerJSON(p *catalog.Provider) providerJSON {
+	out := providerJSON{
+		Name: p.ID, DisplayName: p.DisplayName, Categories: p.Categories, AuthMode: authModes[p.Mode], Docs: p.Docs.Reference,
+		LogoURL: a.logoURL(p.ID), Credentials: fieldsJSON(p.CredFields), ConnectionConfig: fieldsJSON(p.ConnFields),
+	}
+	if p.Request != nil {
+		out.Proxy = &proxyJSON{p.Request.BaseURL.String()}
+	}
+	return out
+}
+
+func (a *API) logoURL(provider string) string {
+	return a.Connector.Setup.PublicURL.JoinPath("images", "template-logos", provider+".svg").String()
+}
+
+func (a *API) listProviders(w http.ResponseWriter, r *http.Request) error {
+	if err := query(r, "search"); err != nil {
+		return err
+	}
+	search := strings.ToLower(r.URL.Query().Get("search"))
+	cat := a.Connector.Setup.Catalog
+	data := []providerJSON{}
+	for _, id := range cat.IDs() {
+		p, err := cat.Provider(id)
+		if err != nil {
+			return fmt.Errorf("reading provider %s: %w", id, err)
+		}
+		if strings.Contains(id, search) || strings.Contains(strings.ToLower(p.DisplayName), search) {
+			data = append(data, a.providerJSON(p))
+		}
+	}
+	return reply(w, http.StatusOK, map[string]any{"data": data})
+}
+
+func (a *API) getProvider(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.Connector.Setup.Catalog.Provider(r.PathValue("provider"))
+	if errors.Is(err, catalog.ErrUnknown) {
+		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "Unknown provider " + r.PathValue("provider"), Action: "fix_request"}
+	}
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, map[string]any{"data": a.providerJSON(p)})
+}
+
+type integrationJSON struct {
+	UniqueKey       string `json:"unique_key"`
+	Provider        string `json:"provider"`
+	DisplayName     string `json:"display_name"`
+	Logo            string `json:"logo"`
+	ForwardWebhooks bool   `json:"forward_webhooks"`
+	CreatedAt       string `json:"created_at"`
+	UpdatedAt       string `json:"updated_at"`
+}
+
+func (a *API) integrationJSON(in *connect.Integration) integrationJSON {
+	return integrationJSON{
+		UniqueKey: in.Key, Provider: in.Provider.ID, DisplayName: in.DisplayName, Logo: a.logoURL(in.Provider.ID),
+		CreatedAt: stamp(in.Created), UpdatedAt: stamp(in.Created),
+	}
+}
+
+func (a *API) listIntegrations(w http.ResponseWriter, r *http.Request) error {
+	allows := func(string) bool { return true }
+	if authorization := r.Header.Get("Authorization"); strings.Contains(authorization, connect.SessionPrefix) {
+		v, err := a.visit(r)
+		if err != nil {
+			return err
+		}
+		allows = v.Allows
+	}
+	data := []integrationJSON{}
+	for _, in := range a.Connector.Setup.Integrations() {
+		if allows(in.Key) {
+			data = append(data, a.integrationJSON(in))
+		}
+	}
+	return reply(w, http.StatusOK, map[string]any{"data": data})
+}
+
+func (a *API) getIntegration(w http.ResponseWriter, r *http.Request) error {
+	if err := query(r, "include"); err != nil {
+		return err
+	}
+	key := r.PathValue("key")
+	in, err := a.Connector.Setup.Integration(key)
+	if err != nil {
+		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: fmt.Sprintf("Integration %q does not exist", key), Action: "fix_request"}
+	}
+	return reply(w, http.StatusOK, map[string]any{"data": a.integrationJSON(in)})
+}
+
+var logoFile = regexp.MustCompile(`^[a-z0-9-]{1,80}\.svg$`)
+
+// logo draws a monogram: a provider's first letter on a colour of its own.
+func (a *API) logo(w http.ResponseWriter, r *http.Request) error {
+	file := r.PathValue("file")
+	p, err := a.Connector.Setup.Catalog.Provider(strings.TrimSuffix(file, ".svg"))
+	if !logoFile.MatchString(file) || err != nil {
+		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "There is no such logo.", Action: "fix_request"}
+	}
+	letter := "?"
+	for _, c := range p.DisplayName {
+		if unicode.IsLetter(c) || unicode.IsDigit(c) {
+			letter = string(unicode.ToUpper(c))
+			break
+		}
+	}
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(p.Vendor)) // never fails
+	h := w.Header()
+	h.Set("Content-Type", "image/svg+xml")
+	h.Set("Cache-Control", "public, max-age=86400")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+	_, err = fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" rx="14" fill="hsl(%d 45%% 40%%)"/><text x="32" y="33" fill="#fff" font-family="system-ui,sans-serif" font-size="32" font-weight="600" text-anchor="middle" dominant-baseline="central">%s</text></svg>`, sum.Sum32()%360, html.EscapeString(letter))
+	return err
+}

@@ -1,0 +1,94 @@
+package connect
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/keycaddy/keycaddy/vault"
+)
+
+// ID names a connection as apps do: the integration's key (the header
+// Provider-Config-Key) and the connection's own id in it (Connection-Id).
+type ID struct {
+	Integration string
+	Connection  string
+}
+
+func (id ID) String() string { return id.Integration + "/" + id.Connection }
+
+// Status tells whether a connection can be used.
+type Status string
+
+// The statuses of a connection.
+const (
+	// StatusActive: its credential works as far as is known.
+	StatusActive Status = "active"
+	// StatusNeedsReauth: the provider has refused the credential for good;
+	// only the end user can help, by connecting again.
+	StatusNeedsReauth Status = "needs_reauth"
+)
+
+// EndUser is the app's user that a connection belongs to, as the app named it.
+type EndUser struct {
+	ID           string            `json:"id"`
+	Email        string            `json:"email,omitempty"`
+	DisplayName  string            `json:"display_name,omitempty"`
+	Tags         map[string]string `json:"tags,omitempty"`
+	Organization *Organization     `json:"organization,omitempty"`
+}
+
+// Organization groups end users.
+type Organization struct {
+	ID          string `json:"id"`
+	DisplayName string `json:"display_name,omitempty"`
+}
+
+// Connection is one account of one end user at one provider. It holds nothing
+// secret: that rests in the vault, under VaultName.
+type Connection struct {
+	ID
+	// UID tells this connection from any other that had the same ID before
+	// or will have it later: 32 hex digits, made when it is created. Since it
+	// is part of the vault's name, whatever finishes late for a deleted
+	// connection can't touch the one that took its place.
+	UID string
+	// Serial is the store's own number, rising with creation.
+	Serial   int64
+	Provider string
+	Status   Status
+	// Cause is the code of what took the connection out of StatusActive.
+	Cause string
+	// Config holds the connection's plain values, such as a subdomain.
+	Config   map[string]string
+	Metadata json.RawMessage // a JSON object, or nil
+	Tags     map[string]string
+	EndUser  *EndUser
+	// Version is the newest version in the vault that the store has heard of:
+	// a hint. The vault's own answer is the truth.
+	Version vault.Version
+	// Expires is when the access token ends; zero: unknown or never.
+	Expires          time.Time
+	Created, Updated time.Time
+}
+
+// VaultName is where the connection's secret rests in the vault. It names the
+// integration too, so that a vault's policies can tell integrations apart.
+func (c *Connection) VaultName() string {
+	return "connections/" + vaultSegment(c.Integration) + "/" + c.UID
+}
+
+// vaultSegment writes s with the characters that a vault's names may have;
+// different strings stay different.
+func vaultSegment(s string) string {
+	const hex = "0123456789abcdef"
+	out := make([]byte, 0, len(s))
+	for i := range len(s) {
+		switch b := s[i]; {
+		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', b == '-', b == '_':
+			out = append(out, b)
+		default:
+			out = append(out, '~', hex[b>>4], hex[b&15])
+		}
+	}
+	return string(out)
+}

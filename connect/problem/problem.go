@@ -1,0 +1,154 @@
+// Package problem is where errors end: it says, for every error that keycaddy
+// can have, what the caller is told. The JSON is the shape of Nango's API,
+// {"error": {"code", "message"}}, with the members of RFC 9457 that help a
+// caller beside it, and the header Keycaddy-Error tells keycaddy's own answers
+// from a provider's.
+//
+// It may import connect, connect/scheme, vault and the standard library. Errors
+// that other packages make bring their own Problem.
+package problem
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/egress"
+	"github.com/keycaddy/keycaddy/connect/scheme"
+	"github.com/keycaddy/keycaddy/vault"
+)
+
+// Header names the code of the error on answers that are keycaddy's own.
+const Header = "Keycaddy-Error"
+
+// Problem is an error as the caller gets it.
+type Problem struct {
+	Status  int    `json:"-"`
+	Code    string `json:"code"`
+	Message string `json:"message,omitempty"`
+	// Errors name the fields of the request that won't do.
+	Errors []Field `json:"errors,omitempty"`
+	// Retryable says that the same request may succeed later.
+	Retryable bool `json:"retryable"`
+	// Action says who has to do what: reconnect, fix_request, fix_integration,
+	// retry, contact_operator.
+	Action string `json:"action,omitempty"`
+	// RequestID finds the request in the logs.
+	RequestID string `json:"request_id,omitempty"`
+	// RetryAfter is how long to wait before trying again.
+	RetryAfter time.Duration `json:"-"`
+}
+
+// Field is one thing in a request that won't do. Code and Path are as in
+// Nango's answers.
+type Field struct {
+	Code    string   `json:"code"`
+	Message string   `json:"message"`
+	Path    []string `json:"path"`
+}
+
+// Error makes a Problem an error, so that handlers can return one.
+func (p *Problem) Error() string {
+	if p.Message == "" {
+		return p.Code
+	}
+	return p.Code + ": " + p.Message
+}
+
+// Coder is an error that knows what the caller is told.
+type Coder interface{ Problem() *Problem }
+
+// Invalid is a request with fields that won't do. What names the part of the
+// request: body, query_params, headers, uri_params.
+func Invalid(what string, fields ...Field) *Problem {
+	return &Problem{Status: http.StatusBadRequest, Code: "invalid_" + what, Errors: fields, Action: "fix_request"}
+}
+
+// Of finds what the caller is told of an error. What isn't known is a
+// server_error without a message: the logs have it.
+func Of(err error) *Problem {
+	var (
+		own     *Problem
+		coder   Coder
+		unknown *connect.UnknownIntegrationError
+		reauth  *connect.NeedsReauthError
+		fields  scheme.FieldErrors
+		token   *scheme.TokenError
+		verify  *connect.VerifyError
+		auth    *connect.AuthError
+	)
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &coder):
+		return coder.Problem()
+	case errors.As(err, &auth):
+		return &Problem{Status: http.StatusUnauthorized, Code: auth.Code, Message: auth.Message, Action: "fix_request"}
+	case errors.As(err, &unknown):
+		return &Problem{Status: http.StatusNotFound, Code: "unknown_provider_config", Message: "Integration \"" + unknown.Key + "\" does not exist", Action: "fix_request"}
+	case errors.As(err, &reauth):
+		return &Problem{Status: http.StatusFailedDependency, Code: "needs_reauth", Message: "The provider has refused this connection's credential (" + reauth.Cause + "). Its user has to connect again.", Action: "reconnect"}
+	case errors.As(err, &fields):
+		p := Invalid("body")
+		for name, message := range fields {
+			p.Errors = append(p.Errors, Field{Code: "custom", Message: message, Path: []string{name}})
+		}
+		return p
+	case errors.As(err, &verify):
+		if verify.Status == 0 {
+			return &Problem{Status: http.StatusBadGateway, Code: "connection_test_unreachable", Message: "The provider could not be asked whether it accepts the credential. Nothing was stored.", Retryable: true, Action: "retry"}
+		}
+		return &Problem{Status: http.StatusBadRequest, Code: "connection_test_failed", Message: "The provider has refused the credential (status " + strconv.Itoa(verify.Status) + "). Nothing was stored.", Action: "fix_request"}
+	case errors.As(err, &token):
+		return ofToken(token)
+	case errors.Is(err, connect.ErrSessionExpired):
+		return &Problem{Status: http.StatusUnauthorized, Code: "unknown_connect_session_token", Message: "The connect session is unknown or has expired.", Action: "fix_request"}
+	case errors.Is(err, connect.ErrNotAllowed):
+		return &Problem{Status: http.StatusBadRequest, Code: "integration_not_allowed", Message: "The connect session is not for this integration.", Action: "fix_request"}
+	case errors.Is(err, connect.ErrNotFound):
+		return &Problem{Status: http.StatusNotFound, Code: "unknown_connection", Message: "There is no such connection.", Action: "fix_request"}
+	case errors.Is(err, vault.ErrUnavailable), errors.Is(err, connect.ErrStoreUnavailable):
+		return &Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", Message: "keycaddy can't reach what it stores things in just now.", Retryable: true, Action: "retry", RetryAfter: 5 * time.Second}
+	case errors.Is(err, vault.ErrCorrupt), errors.Is(err, vault.ErrNotFound):
+		return &Problem{Status: http.StatusFailedDependency, Code: "credential_missing", Message: "This connection's credential can't be read from the vault. Its user has to connect again, or the operator has to restore it.", Action: "contact_operator"}
+	case errors.Is(err, egress.ErrRefused):
+		return &Problem{Status: http.StatusForbidden, Code: "refused_address", Message: "The provider's address is not one that keycaddy may connect to. The operator can open it with egress allow.", Action: "contact_operator"}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Problem{Status: http.StatusGatewayTimeout, Code: "timeout", Message: "It took too long.", Retryable: true, Action: "retry"}
+	}
+	return &Problem{Status: http.StatusInternalServerError, Code: "server_error", Message: "Something went wrong in keycaddy; its log says what.", Action: "contact_operator"}
+}
+
+func ofToken(e *scheme.TokenError) *Problem {
+	p := &Problem{Status: http.StatusBadGateway, Code: "refresh_token_external_error", Message: "The provider did not issue a token (" + e.Code + ").", Retryable: true, Action: "retry", RetryAfter: e.RetryAfter}
+	switch e.Class {
+	case scheme.Revoked:
+		p.Status, p.Code, p.Retryable, p.Action = http.StatusFailedDependency, "needs_reauth", false, "reconnect"
+	case scheme.Misconfigured:
+		p.Status, p.Retryable, p.Action = http.StatusFailedDependency, false, "fix_integration"
+	}
+	return p
+}
+
+// Write sends the problem. The request's id, if it has one, goes along.
+func (p *Problem) Write(w http.ResponseWriter, requestID string) {
+	out := *p
+	out.RequestID = requestID
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set(Header, p.Code)
+	if p.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((p.RetryAfter+time.Second-1)/time.Second)))
+	}
+	w.WriteHeader(p.Status)
+	// The client may be gone; there is nobody else to tell.
+	_ = json.NewEncoder(w).Encode(struct {
+		Error Problem `json:"error"`
+	}{out})
+}

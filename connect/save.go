@@ -1,0 +1,111 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/connect/scheme"
+	"github.com/keycaddy/keycaddy/vault"
+)
+
+// save stores a grant as a new connection, or as the next version of the one
+// that the session is for.
+func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g scheme.Grant) (Connection, error) {
+	value, err := g.Encode()
+	if err != nil {
+		return Connection{}, fmt.Errorf("encoding credential: %w", err)
+	}
+	id := ID{Integration: in.Key, Connection: s.Connection}
+	if id.Connection != "" {
+		conn, err := c.replace(ctx, id, value, g)
+		if err == nil || !errors.Is(err, ErrNotFound) {
+			return conn, err
+		}
+		if s.Reconnect {
+			return Connection{}, ErrConnectionGone
+		}
+	} else {
+		id.Connection = uuid.NewString()
+	}
+	conn := Connection{
+		ID: id, UID: randomHex(16), Provider: in.Provider.ID, Status: StatusActive,
+		Config: g.Config, Tags: s.Tags, EndUser: s.endUser(), Expires: g.Expires,
+	}
+	if conn.Version, err = c.Vault.Write(ctx, conn.VaultName(), value, 0); err != nil {
+		return Connection{}, fmt.Errorf("storing the credential of %s: %w", id, err)
+	}
+	created, err := c.Store.Create(ctx, conn)
+	if err != nil {
+		if derr := c.Vault.Delete(ctx, conn.VaultName()); derr != nil {
+			c.Logger.Error("removing the credential of a connection that was not made", connectionFields(id, zap.Error(derr))...)
+		}
+		return Connection{}, fmt.Errorf("storing connection %s: %w", id, err)
+	}
+	c.Refresher.Forget(id)
+	c.Logger.Info("connection created", connectionFields(id, zap.String("provider", conn.Provider))...)
+	return created, nil
+}
+
+// replace gives an existing connection a new credential.
+func (c *Connector) replace(ctx context.Context, id ID, value []byte, g scheme.Grant) (Connection, error) {
+	conn, err := c.Store.Connection(ctx, id)
+	if err != nil {
+		return Connection{}, err
+	}
+	for { // a renewal may come in between; the user's new grant wins over it
+		current, err := c.Vault.Read(ctx, conn.VaultName())
+		if err != nil && !errors.Is(err, vault.ErrNotFound) {
+			return Connection{}, fmt.Errorf("reading the credential of %s: %w", id, err)
+		}
+		conn.Version, err = c.Vault.Write(ctx, conn.VaultName(), value, current.Version)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, vault.ErrConflict) || ctx.Err() != nil {
+			return Connection{}, fmt.Errorf("storing the credential of %s: %w", id, err)
+		}
+	}
+	uid, version := conn.UID, conn.Version
+	conn, err = c.Store.Update(ctx, id, func(row *Connection) error {
+		if row.UID != uid {
+			return ErrNotFound
+		}
+		row.Status, row.Cause, row.Config = StatusActive, "", g.Config
+		row.Version, row.Expires = version, g.Expires
+		return nil
+	})
+	if err != nil {
+		return Connection{}, fmt.Errorf("storing connection %s: %w", id, err)
+	}
+	c.Refresher.Forget(id)
+	c.Logger.Info("connection connected again", connectionFields(id)...)
+	return conn, nil
+}
+
+func (s *Session) endUser() *EndUser {
+	if s.EndUser == nil || s.Organization == nil {
+		return s.EndUser
+	}
+	u := *s.EndUser
+	u.Organization = s.Organization
+	return &u
+}
+
+// Disconnect removes a connection: first the row, so that nothing can use it
+// any more, then the secret. ErrNotFound if there is none.
+func (c *Connector) Disconnect(ctx context.Context, id ID) error {
+	conn, err := c.Store.Delete(ctx, id)
+	if err != nil {
+		return err
+	}
+	c.Refresher.Forget(id)
+	c.Logger.Info("connection removed", connectionFields(id)...)
+	if err := c.Vault.Delete(context.WithoutCancel(ctx), conn.VaultName()); err != nil {
+		return fmt.Errorf("connection %s is removed, but not its secret: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+// Package scheme knows how providers are convinced: one file for each way in
+// which a provider lets callers prove who they are. A scheme is whole in its
+// file: what it asks the end user, how it gets a credential, renews it, and
+// puts it on a request.
+//
+// A new scheme is a new file here and a line in For. It may import catalog,
+// the standard library and the libraries of its trade (golang.org/x/oauth2).
+// It knows nothing of stores, vaults, sessions or pages.
+package scheme
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/keycaddy/keycaddy/catalog"
+)
+
+// App is what the operator has registered with the provider.
+type App struct {
+	ClientID     string
+	ClientSecret Secret
+	// Scopes are asked for unless the session has its own; empty: the entry's
+	// default.
+	Scopes []string
+	// AuthorizationParams are added to the authorization URL.
+	AuthorizationParams map[string]string
+	// Fields are the operator's values for the entry's app_fields.
+	Fields map[string]string
+}
+
+// A Scheme is one way a provider lets callers prove who they are, set up for
+// one integration. It is a Prompter or a Redirector, and may be a Renewer and
+// a Revoker.
+type Scheme interface {
+	// Fields are what the end user is asked for.
+	Fields() []*catalog.Field
+	// Bind makes a grant ready for use: once for each version of a credential,
+	// so that a request costs next to nothing.
+	Bind(g Grant) (*Binding, error)
+	// Verify asks the provider whether it takes the grant. It returns 0 if so,
+	// and else the status of the refusal; the error says why the provider
+	// could not be asked.
+	Verify(ctx context.Context, g Grant) (refused int, err error)
+}
+
+// A Prompter gets its credential from what the end user enters.
+type Prompter interface {
+	// Accept makes a grant of the answers. Errors: FieldErrors, and
+	// a *TokenError where the provider is asked for a token.
+	Accept(ctx context.Context, answers map[string]string) (Grant, error)
+}
+
+// A Redirector gets its credential by sending the end user to the provider.
+type Redirector interface {
+	// Prepare checks the answers that are needed before the redirect and
+	// returns them as the connection's plain values. Errors: FieldErrors.
+	Prepare(answers map[string]string) (map[string]string, error)
+	// AuthURL is where the browser is sent.
+	AuthURL(f Flow) (string, error)
+	// Exchange redeems the callback's code. Errors: *CallbackError,
+	// *TokenError.
+	Exchange(ctx context.Context, f Flow, callback url.Values) (Grant, error)
+}
+
+// A Renewer can replace a credential that has ended.
+type Renewer interface {
+	// Renew returns the new grant. Errors: *TokenError, ErrNotRenewable.
+	Renew(ctx context.Context, g Grant) (Grant, error)
+}
+
+// Flow is what both legs of a redirect have to agree on.
+type Flow struct {
+	State       string
+	Verifier    Secret // PKCE code verifier, RFC 7636 section 4.1
+	RedirectURL string
+	Config      map[string]string
+	Scopes      []string          // instead of the integration's
+	Params      map[string]string // added to the authorization URL
+}
+
+// CallbackError is a callback that brought no code.
+type CallbackError struct {
+	// Code is the provider's (RFC 6749 section 4.1.2.1), reduced to the
+	// characters that such codes have, or missing_code, duplicate_parameter.
+	Code string
+	// Description is the provider's text, cleaned and cut; untrusted.
+	Description string
+}
+
+func (e *CallbackError) Error() string {
+	if e.Description == "" {
+		return "authorization failed: " + e.Code
+	}
+	return "authorization failed: " + e.Code + ": " + e.Description
+}
+
+// For returns the scheme of a provider's entry for an operator's client. The
+// client sends the scheme's own requests. Errors: *UnsupportedError, or what
+// the operator has left out.
+func For(p *catalog.Provider, app App, client *http.Client) (Scheme, error) {
+	if err := checkApp(p, app); err != nil {
+		return nil, err
+	}
+	b := base{provider: p, app: app, client: client}
+	switch p.Mode {
+	case catalog.ModeOAuth2Code:
+		return newOAuth2(b)
+	case catalog.ModeClientCredentials:
+		return newClientCredentials(b)
+	case catalog.ModeAPIKey:
+		return apiKey{b}, nil
+	case catalog.ModeBasic:
+		return basic{b}, nil
+	case catalog.ModeNone:
+		return none{b}, nil
+	}
+	return nil, &UnsupportedError{Provider: p.ID, Feature: "auth_scheme " + string(p.Mode)}
+}
+
+func checkApp(p *catalog.Provider, app App) error {
+	known := make(map[string]bool, len(p.AppFields))
+	for i := range p.AppFields {
+		f := &p.AppFields[i]
+		known[f.Name] = true
+		if err := f.Check(app.Fields[f.Name]); err != nil {
+			return fmt.Errorf("%s of provider %s: %w", f.Name, p.ID, err)
+		}
+	}
+	for name := range app.Fields {
+		if !known[name] {
+			return fmt.Errorf("provider %s has no field %q for the operator", p.ID, name)
+		}
+	}
+	return nil
+}
+
+// base is what all schemes share: the entry's templates, filled.
+type base struct {
+	provider *catalog.Provider
+	app      App
+	client   *http.Client
+}
+
+// Fields returns the entry's fields that an end user is asked for.
+func (b base) Fields() []*catalog.Field {
+	return append(asked(b.provider.ConnFields), asked(b.provider.CredFields)...)
+}
+
+func asked(fields []catalog.Field) []*catalog.Field {
+	var out []*catalog.Field
+	for i := range fields {
+		if fields[i].Asked() {
+			out = append(out, &fields[i])
+		}
+	}
+	return out
+}
+
+// answers checks what was entered for the fields and adds their defaults.
+// What wasn't asked for is left out.
+func (b base) answers(fields []catalog.Field, in map[string]string, bad FieldErrors) map[string]string {
+	out := make(map[string]string, len(fields))
+	for i := range fields {
+		f := &fields[i]
+		v := in[f.Name]
+		if !f.Asked() {
+			v = ""
+		}
+		if !f.Secret {
+			v = strings.TrimSpace(v)
+		} else if v != strings.TrimSpace(v) {
+			bad[f.Name] = "has a space or a line break at its beginning or end; remove it"
+			continue
+		}
+		if v == "" {
+			v = f.Default
+		}
+		if v != "" || f.Asked() {
+			if err := f.Check(v); err != nil {
+				bad[f.Name] = err.Error()
+				continue
+			}
+		}
+		if v != "" || (f.Hidden && f.Secret) {
+			out[f.Name] = v
+		}
+	}
+	return out
+}
+
+// accept makes a grant of the entry's own fields.
+func (b base) accept(in map[string]string) (Grant, error) {
+	bad := FieldErrors{}
+	g := Grant{Config: b.answers(b.provider.ConnFields, in, bad)}
+	g.Fields = make(map[string]Secret)
+	for k, v := range b.answers(b.provider.CredFields, in, bad) {
+		g.Fields[k] = Secret(v)
+	}
+	if len(bad) > 0 {
+		return Grant{}, bad
+	}
+	return g, nil
+}
+
+// env is what the entry's templates are filled from. Extra, if not nil, is
+// asked first.
+func (b base) env(g Grant, extra func(namespace, path string) (string, bool)) *catalog.Env {
+	return &catalog.Env{Lookup: func(ns, path string) (string, bool) {
+		if extra != nil {
+			if v, ok := extra(ns, path); ok {
+				return v, true
+			}
+		}
+		switch ns {
+		case "conn":
+			v, ok := g.Config[path]
+			return v, ok
+		case "cred":
+			v, ok := g.Fields[path]
+			return v.Reveal(), ok
+		case "token":
+			switch path {
+			case "access_token":
+				return g.AccessToken.Reveal(), g.AccessToken != ""
+			case "refresh_token":
+				return g.RefreshToken.Reveal(), g.RefreshToken != ""
+			}
+		case "app":
+			switch path {
+			case "client_id":
+				return b.app.ClientID, b.app.ClientID != ""
+			case "client_secret":
+				return b.app.ClientSecret.Reveal(), b.app.ClientSecret != ""
+			}
+			v, ok := b.app.Fields[path]
+			return v, ok
+		case "resp":
+			return responseValue([]byte(g.Raw.Reveal()), path)
+		}
+		return "", false
+	}}
+}

@@ -1,0 +1,126 @@
+package scheme
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Secret is a value that must not be seen: a key, a password, a token. However
+// it is printed or encoded it reads "[secret]"; Reveal is the one way to it,
+// so that a search for Reveal finds every place where a secret goes anywhere.
+type Secret string
+
+const redacted = "[secret]"
+
+// Reveal returns the value itself.
+func (s Secret) Reveal() string { return string(s) }
+
+// Format writes "[secret]" for every verb of package fmt.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// String returns "[secret]".
+func (s Secret) String() string { return redacted }
+
+// GoString returns "[secret]".
+func (s Secret) GoString() string { return redacted }
+
+// MarshalJSON writes "[secret]"; Credential.Encode is how secrets are stored.
+func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+// MarshalText writes "[secret]".
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Grant is what a provider gave for one connection: the secret side, and the
+// plain values (a subdomain, an account id) that addresses are made of.
+type Grant struct {
+	Credential
+	Config map[string]string
+}
+
+// Credential is the secret side of a connection, all of it: one of these is
+// one version in the vault.
+type Credential struct {
+	// Fields are the secrets that the end user entered (cred.* in templates).
+	Fields map[string]Secret
+	// AccessToken and RefreshToken came from the provider's token endpoint.
+	AccessToken  Secret
+	RefreshToken Secret
+	// Previous is the refresh token before the last rotation. Providers with a
+	// grace window accept it once more, which is how an answer that got lost
+	// on the wire can be had again.
+	Previous Secret
+	// Raw is the token endpoint's last answer, as JSON.
+	Raw Secret
+	// Scopes are those that were granted, as far as the provider told.
+	Scopes []string
+	// Issued is when the credential was received; Expires is when the access
+	// token ends, by the clock of this machine. Zero: unknown or never.
+	Issued, Expires time.Time
+}
+
+// stored is the credential as it is written to the vault. Its keys are a
+// format: they may be added to, never renamed.
+type stored struct {
+	Format       int               `json:"v"`
+	Fields       map[string]string `json:"fields,omitempty"`
+	AccessToken  string            `json:"access_token,omitempty"`
+	RefreshToken string            `json:"refresh_token,omitempty"`
+	Previous     string            `json:"previous_refresh_token,omitempty"`
+	Raw          string            `json:"raw,omitempty"`
+	Scopes       []string          `json:"scopes,omitempty"`
+	Issued       time.Time         `json:"issued,omitzero"`
+	Expires      time.Time         `json:"expires,omitzero"`
+}
+
+const storedFormat = 1
+
+// Encode writes the credential, in clear, for a vault to seal.
+func (c *Credential) Encode() ([]byte, error) {
+	s := stored{
+		Format:       storedFormat,
+		AccessToken:  c.AccessToken.Reveal(),
+		RefreshToken: c.RefreshToken.Reveal(),
+		Previous:     c.Previous.Reveal(),
+		Raw:          c.Raw.Reveal(),
+		Scopes:       c.Scopes,
+		Issued:       c.Issued,
+		Expires:      c.Expires,
+	}
+	if len(c.Fields) > 0 {
+		s.Fields = make(map[string]string, len(c.Fields))
+		for k, v := range c.Fields {
+			s.Fields[k] = v.Reveal()
+		}
+	}
+	return json.Marshal(s)
+}
+
+// DecodeCredential reads what Encode wrote.
+func DecodeCredential(data []byte) (Credential, error) {
+	var s stored
+	if err := json.Unmarshal(data, &s); err != nil {
+		// The error of encoding/json may quote the data.
+		return Credential{}, fmt.Errorf("decoding credential: not the stored format")
+	}
+	if s.Format != storedFormat {
+		return Credential{}, fmt.Errorf("decoding credential: format %d, this version of keycaddy reads format %d", s.Format, storedFormat)
+	}
+	c := Credential{
+		AccessToken:  Secret(s.AccessToken),
+		RefreshToken: Secret(s.RefreshToken),
+		Previous:     Secret(s.Previous),
+		Raw:          Secret(s.Raw),
+		Scopes:       s.Scopes,
+		Issued:       s.Issued,
+		Expires:      s.Expires,
+	}
+	if len(s.Fields) > 0 {
+		c.Fields = make(map[string]Secret, len(s.Fields))
+		for k, v := range s.Fields {
+			c.Fields[k] = Secret(v)
+		}
+	}
+	return c, nil
+}

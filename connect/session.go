@@ -1,0 +1,103 @@
+package connect
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"time"
+)
+
+// Digest is the SHA-256 of a random token of 256 bits: what is kept of a token
+// that only its holder may know. (No salt or stretching is needed for tokens
+// that can't be guessed.)
+type Digest [sha256.Size]byte
+
+// DigestOf returns the digest of a token.
+func DigestOf(token string) Digest { return sha256.Sum256([]byte(token)) }
+
+// randomHex returns n random bytes as hex digits.
+func randomHex(n int) string {
+	p := make([]byte, n)
+	rand.Read(p) // never fails: crypto/rand crashes the program instead
+	return hex.EncodeToString(p)
+}
+
+// Session is one end user's visit to the connect pages, opened by the app. Its
+// token, which the link carries, is known to the visitor only.
+type Session struct {
+	Token        Digest
+	EndUser      *EndUser
+	Organization *Organization
+	Tags         map[string]string
+	// Allowed lists the integrations that the visitor may choose; empty: all.
+	Allowed []string
+	// Connection, if not empty, is the id that the connection gets; with
+	// Reconnect it has to exist already and keeps its metadata.
+	Connection string
+	Reconnect  bool
+	// Defaults are the app's own values, by integration.
+	Defaults map[string]SessionDefaults
+	Created  time.Time
+	Expires  time.Time
+}
+
+// SessionDefaults are what the app has set beforehand for one integration.
+type SessionDefaults struct {
+	// Config holds connection fields that the visitor isn't asked for.
+	Config map[string]string `json:"connection_config,omitempty"`
+	// Scopes replaces the integration's scopes.
+	Scopes []string `json:"user_scopes,omitempty"`
+	// AuthorizationParams are added to the authorization URL.
+	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
+}
+
+// Allows tells whether the visitor may connect the integration.
+func (s *Session) Allows(integration string) bool {
+	return len(s.Allowed) == 0 || slices.Contains(s.Allowed, integration)
+}
+
+// Flow is one attempt to connect: from the moment the visitor sets out for the
+// provider to the answer. Nothing in it is secret. The PKCE verifier in
+// particular is not: it is derived, at the callback, from the state in the
+// address and the key in the browser's cookie, and so rests nowhere.
+type Flow struct {
+	// ID names the flow in addresses, and the cookie that binds it.
+	ID string
+	// State and Browser are what the callback has to bring: the state from
+	// the provider's redirect and the key from the cookie.
+	State   Digest
+	Browser Digest
+	Session Digest
+
+	Integration string
+	Config      map[string]string
+	RedirectURL string
+	Expires     time.Time
+	// Outcome is nil while the flow is under way.
+	Outcome *Outcome
+}
+
+// Outcome is how a flow ended, as the visitor is told.
+type Outcome struct {
+	Connection string `json:"connection,omitempty"`
+	// Code is empty when the flow succeeded.
+	Code string `json:"code,omitempty"`
+	// Detail is the provider's own word on it: cleaned, and cut to 200 characters.
+	Detail string `json:"detail,omitempty"`
+}
+
+// APIKey lets an app call the API and the proxy.
+type APIKey struct {
+	Name    string
+	Key     Digest
+	Created time.Time
+	// Integrations, if not empty, are the only ones that the key can be used
+	// for, through the proxy and not for the API. Stores don't keep it.
+	Integrations []string
+}
+
+// Allows tells whether the key may call connections of an integration.
+func (k *APIKey) Allows(integration string) bool {
+	return len(k.Integrations) == 0 || slices.Contains(k.Integrations, integration)
+}

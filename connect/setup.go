@@ -1,0 +1,115 @@
+package connect
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keycaddy/keycaddy/catalog"
+	"github.com/keycaddy/keycaddy/connect/scheme"
+)
+
+// ErrFutile says that a credential is not renewed because renewing it did not
+// help the last time.
+var ErrFutile = errors.New("connect: renewing didn't help the last time")
+
+// NeedsReauthError says that a connection can't be used until its user
+// connects it again.
+type NeedsReauthError struct {
+	ID    ID
+	Cause string // the code of what happened
+}
+
+func (e *NeedsReauthError) Error() string {
+	return fmt.Sprintf("connection %s needs its user to connect again (%s)", e.ID, e.Cause)
+}
+
+// ended tells whether an error means that the connection has no credential
+// any more, as opposed to one that can't be had just now.
+func ended(err error) bool {
+	var needs *NeedsReauthError
+	return errors.Is(err, ErrNotFound) || errors.As(err, &needs)
+}
+
+// UnknownIntegrationError says that no integration has the key.
+type UnknownIntegrationError struct{ Key string }
+
+func (e *UnknownIntegrationError) Error() string {
+	return fmt.Sprintf("integration %q does not exist", e.Key)
+}
+
+// Integration is a provider as the operator has set it up: with his own
+// client, scopes and names. It doesn't change while it is in use.
+type Integration struct {
+	Key         string
+	DisplayName string
+	Provider    *catalog.Provider
+	App         scheme.App
+	Scheme      scheme.Scheme
+	Created     time.Time
+}
+
+// Setup is what the operator has configured. It doesn't change: a reload makes
+// another one.
+type Setup struct {
+	Catalog *catalog.Catalog
+	// PublicURL is the origin that browsers reach the pages at.
+	PublicURL *url.URL
+	// Client sends keycaddy's own requests to providers.
+	Client *http.Client
+
+	integrations map[string]*Integration
+}
+
+// NewSetup puts a setup together.
+func NewSetup(cat *catalog.Catalog, public *url.URL, client *http.Client, integrations []*Integration) (*Setup, error) {
+	s := &Setup{Catalog: cat, PublicURL: public, Client: client, integrations: make(map[string]*Integration)}
+	for _, in := range integrations {
+		sch, err := scheme.For(in.Provider, in.App, client)
+		if err != nil {
+			return nil, fmt.Errorf("integration %s: %w", in.Key, err)
+		}
+		in.Scheme = sch
+		s.integrations[in.Key] = in
+	}
+	return s, nil
+}
+
+// Integration returns the integration with the key, or an
+// UnknownIntegrationError.
+func (s *Setup) Integration(key string) (*Integration, error) {
+	in, ok := s.integrations[key]
+	if !ok {
+		return nil, &UnknownIntegrationError{Key: key}
+	}
+	return in, nil
+}
+
+// Integrations returns all integrations, by display name.
+func (s *Setup) Integrations() []*Integration {
+	all := make([]*Integration, 0, len(s.integrations))
+	for _, in := range s.integrations {
+		all = append(all, in)
+	}
+	slices.SortFunc(all, func(a, b *Integration) int {
+		if c := strings.Compare(strings.ToLower(a.DisplayName), strings.ToLower(b.DisplayName)); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Key, b.Key)
+	})
+	return all
+}
+
+// CallbackURL is where providers send browsers back to.
+func (s *Setup) CallbackURL() string { return s.PublicURL.JoinPath("/oauth/callback").String() }
+
+// ConnectLink is the address that opens the connect pages with a session.
+func (s *Setup) ConnectLink(token string) string {
+	u := s.PublicURL.JoinPath("/connect/")
+	u.RawQuery = url.Values{"session_token": {token}}.Encode()
+	return u.String()
+}

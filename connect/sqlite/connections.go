@@ -1,0 +1,249 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"math"
+	"strings"
+
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/vault"
+)
+
+// maxPage is how many connections a query returns at most.
+const maxPage = 10_000
+
+const connectionColumns = `serial, uid, integration, connection, provider, status, cause,
+	config, metadata, tags, end_user, version, expires, created, updated`
+
+// Connection implements connect.Store.
+func (s *Store) Connection(ctx context.Context, id connect.ID) (connect.Connection, error) {
+	c, err := scanConnection(s.read.QueryRowContext(ctx, selectConnection, id.Integration, id.Connection))
+	return c, wrap(ctx, "reading connection", err)
+}
+
+const selectConnection = `SELECT ` + connectionColumns + ` FROM connections WHERE integration = ? AND connection = ?`
+
+// Connections implements connect.Store. Upper and lower case are alike in
+// q.Search for all letters, not just those of ASCII.
+func (s *Store) Connections(ctx context.Context, q connect.Query) ([]connect.Connection, error) {
+	const what = "listing connections"
+	where, args, err := conditions(q)
+	if err != nil {
+		return nil, wrap(ctx, what, err)
+	}
+	limit := q.Limit
+	if limit <= 0 || limit > maxPage {
+		limit = maxPage
+	}
+	page := max(q.Page, 0)
+	if page > math.MaxInt64/limit {
+		return nil, nil
+	}
+	statement := `SELECT ` + connectionColumns + ` FROM connections` + where + ` ORDER BY serial DESC LIMIT ? OFFSET ?`
+	rows, err := s.read.QueryContext(ctx, statement, append(args, limit, page*limit)...)
+	if err != nil {
+		return nil, wrap(ctx, what, err)
+	}
+	defer rows.Close()
+	var found []connect.Connection
+	for rows.Next() {
+		c, err := scanConnection(rows)
+		if err != nil {
+			return nil, wrap(ctx, what, err)
+		}
+		found = append(found, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, wrap(ctx, what, err)
+	}
+	return found, nil
+}
+
+// conditions returns the WHERE clause for q, or "".
+func conditions(q connect.Query) (string, []any, error) {
+	var (
+		all  []string
+		args []any
+	)
+	add := func(condition string, values ...any) {
+		all = append(all, condition)
+		args = append(args, values...)
+	}
+	if q.Connection != "" {
+		add(`connection = ?`, q.Connection)
+	}
+	if len(q.Integrations) > 0 {
+		list, err := listJSON(q.Integrations)
+		if err != nil {
+			return "", nil, err
+		}
+		add(`integration IN (SELECT value FROM json_each(?))`, list)
+	}
+	if q.Search != "" {
+		add(`search LIKE ? ESCAPE '\'`, "%"+likeEscaper.Replace(strings.ToLower(q.Search))+"%")
+	}
+	if q.EndUser != "" {
+		// The second condition is what lets SQLite use the partial index.
+		add(`end_user_id = ? AND end_user_id <> ''`, q.EndUser)
+	}
+	if q.Organization != "" {
+		add(`organization_id = ? AND organization_id <> ''`, q.Organization)
+	}
+	for name, value := range q.Tags {
+		add(`EXISTS (SELECT 1 FROM json_each(tags) WHERE key = ? AND value = ?)`, name, value)
+	}
+	if len(all) == 0 {
+		return "", nil, nil
+	}
+	return ` WHERE ` + strings.Join(all, ` AND `), args, nil
+}
+
+var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+
+// Create implements connect.Store. Created and Updated are set to the present
+// where they are zero.
+func (s *Store) Create(ctx context.Context, c connect.Connection) (connect.Connection, error) {
+	const what = "creating connection"
+	present := now()
+	if c.Created.IsZero() {
+		c.Created = present
+	}
+	if c.Updated.IsZero() {
+		c.Updated = c.Created
+	}
+	var created connect.Connection
+	values, err := connectionValues(&c)
+	if err != nil {
+		return created, wrap(ctx, what, err)
+	}
+	args := append([]any{c.UID, c.Integration, c.Connection, micros(c.Created)}, values...)
+	err = s.update(ctx, what, func(tx *sql.Tx) (err error) {
+		created, err = scanConnection(tx.QueryRowContext(ctx, `INSERT INTO connections
+			(uid, integration, connection, created, provider, status, cause, config, metadata, tags,
+			end_user, end_user_id, organization_id, search, version, expires, updated)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			RETURNING `+connectionColumns, args...))
+		return err
+	})
+	if err != nil {
+		return connect.Connection{}, err
+	}
+	return created, nil
+}
+
+// Update implements connect.Store. change runs once, while no process can
+// write; it must not call the store. Its error is returned as it is.
+func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.Connection) error) (connect.Connection, error) {
+	var (
+		updated connect.Connection
+		refused error
+	)
+	err := s.update(ctx, "updating connection", func(tx *sql.Tx) error {
+		c, err := scanConnection(tx.QueryRowContext(ctx, selectConnection, id.Integration, id.Connection))
+		if err != nil {
+			return err
+		}
+		was := c
+		if refused = change(&c); refused != nil {
+			return refused
+		}
+		c.ID, c.UID, c.Serial, c.Created, c.Updated = was.ID, was.UID, was.Serial, was.Created, now()
+		values, err := connectionValues(&c)
+		if err != nil {
+			return err
+		}
+		updated, err = scanConnection(tx.QueryRowContext(ctx, `UPDATE connections SET
+			provider = ?, status = ?, cause = ?, config = ?, metadata = ?, tags = ?,
+			end_user = ?, end_user_id = ?, organization_id = ?, search = ?, version = ?, expires = ?, updated = ?
+			WHERE serial = ? RETURNING `+connectionColumns, append(values, was.Serial)...))
+		return err
+	})
+	switch {
+	case refused != nil:
+		return connect.Connection{}, refused
+	case err != nil:
+		return connect.Connection{}, err
+	}
+	return updated, nil
+}
+
+// Delete implements connect.Store.
+func (s *Store) Delete(ctx context.Context, id connect.ID) (connect.Connection, error) {
+	var deleted connect.Connection
+	err := s.update(ctx, "deleting connection", func(tx *sql.Tx) (err error) {
+		deleted, err = scanConnection(tx.QueryRowContext(ctx, `DELETE FROM connections
+			WHERE integration = ? AND connection = ? RETURNING `+connectionColumns, id.Integration, id.Connection))
+		return err
+	})
+	if err != nil {
+		return connect.Connection{}, err
+	}
+	return deleted, nil
+}
+
+// connectionValues returns what Create and Update both write: provider, status,
+// cause, config, metadata, tags, end_user, end_user_id, organization_id, search,
+// version, expires, updated.
+func connectionValues(c *connect.Connection) ([]any, error) {
+	config, err := mapJSON(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	metadata, err := object(c.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := mapJSON(c.Tags)
+	if err != nil {
+		return nil, err
+	}
+	endUser, err := structJSON(c.EndUser)
+	if err != nil {
+		return nil, err
+	}
+	var user connect.EndUser
+	if c.EndUser != nil {
+		user = *c.EndUser
+	}
+	var organization string
+	if user.Organization != nil {
+		organization = user.Organization.ID
+	}
+	search := strings.ToLower(strings.Join([]string{c.Connection, user.DisplayName, user.Email}, "\x1f"))
+	return []any{
+		c.Provider, string(c.Status), c.Cause, config, metadata, tags,
+		endUser, user.ID, organization, search, int64(c.Version), maybe(c.Expires), micros(c.Updated),
+	}, nil
+}
+
+// scanConnection reads a row of connectionColumns.
+func scanConnection(row interface{ Scan(...any) error }) (connect.Connection, error) {
+	var (
+		c                               connect.Connection
+		config, metadata, tags, endUser sql.NullString
+		version, created, updated       int64
+		expires                         sql.NullInt64
+	)
+	err := row.Scan(&c.Serial, &c.UID, &c.Integration, &c.ID.Connection, &c.Provider, &c.Status, &c.Cause,
+		&config, &metadata, &tags, &endUser, &version, &expires, &created, &updated)
+	if err == nil {
+		err = fromJSON("config", config, &c.Config)
+	}
+	if err == nil {
+		err = fromJSON("tags", tags, &c.Tags)
+	}
+	if err == nil {
+		err = fromJSON("end_user", endUser, &c.EndUser)
+	}
+	if err != nil {
+		return connect.Connection{}, err
+	}
+	if metadata.Valid {
+		c.Metadata = json.RawMessage(metadata.String)
+	}
+	c.Version = vault.Version(version)
+	c.Expires, c.Created, c.Updated = fromMaybe(expires), fromMicros(created), fromMicros(updated)
+	return c, nil
+}

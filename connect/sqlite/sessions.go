@@ -1,0 +1,151 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/keycaddy/keycaddy/connect"
+)
+
+// PutSession implements connect.Store; ErrExists if the token is taken.
+func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
+	const what = "adding session"
+	endUser, err := structJSON(v.EndUser)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	organization, err := structJSON(v.Organization)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	tags, err := mapJSON(v.Tags)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	allowed, err := listJSON(v.Allowed)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	defaults, err := mapJSON(v.Defaults)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	_, err = s.exec(ctx, what, `INSERT INTO sessions
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, created, expires)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, micros(v.Created), micros(v.Expires))
+	return err
+}
+
+// Session implements connect.Store.
+func (s *Store) Session(ctx context.Context, token connect.Digest) (connect.Session, error) {
+	var (
+		v                                              connect.Session
+		endUser, organization, tags, allowed, defaults sql.NullString
+		created, expires                               int64
+	)
+	err := s.read.QueryRowContext(ctx, `SELECT token, end_user, organization, tags, allowed, connection, reconnect,
+		defaults, created, expires FROM sessions WHERE token = ? AND expires > ?`, token[:], micros(now())).
+		Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &created, &expires)
+	if err == nil {
+		err = fromJSON("end_user", endUser, &v.EndUser)
+	}
+	if err == nil {
+		err = fromJSON("organization", organization, &v.Organization)
+	}
+	if err == nil {
+		err = fromJSON("tags", tags, &v.Tags)
+	}
+	if err == nil {
+		err = fromJSON("allowed", allowed, &v.Allowed)
+	}
+	if err == nil {
+		err = fromJSON("defaults", defaults, &v.Defaults)
+	}
+	if err != nil {
+		return connect.Session{}, wrap(ctx, "reading session", err)
+	}
+	v.Created, v.Expires = fromMicros(created), fromMicros(expires)
+	return v, nil
+}
+
+// DeleteSession implements connect.Store.
+func (s *Store) DeleteSession(ctx context.Context, token connect.Digest) error {
+	_, err := s.exec(ctx, "deleting session", `DELETE FROM sessions WHERE token = ?`, token[:])
+	return err
+}
+
+const flowColumns = `id, state, browser, session, integration, config, redirect_url, expires, outcome`
+
+// PutFlow implements connect.Store; ErrExists if the id or the state is taken.
+// f.Outcome is nil in a new flow and not looked at.
+func (s *Store) PutFlow(ctx context.Context, f connect.Flow) error {
+	const what = "adding flow"
+	config, err := mapJSON(f.Config)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	_, err = s.exec(ctx, what, `INSERT INTO flows
+		(id, state, browser, session, integration, config, redirect_url, expires)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		f.ID, f.State[:], f.Browser[:], f.Session[:], f.Integration, config, f.RedirectURL, micros(f.Expires))
+	return err
+}
+
+// TakeFlow implements connect.Store. One statement finds the flow and marks it,
+// and it is on the disk as taken before anybody gets it.
+func (s *Store) TakeFlow(ctx context.Context, state connect.Digest) (connect.Flow, error) {
+	var f connect.Flow
+	err := s.update(ctx, "taking flow", func(tx *sql.Tx) (err error) {
+		f, err = scanFlow(tx.QueryRowContext(ctx, `UPDATE flows SET taken = 1
+			WHERE state = ? AND taken = 0 AND expires > ? RETURNING `+flowColumns, state[:], micros(now())))
+		return err
+	})
+	if err != nil {
+		return connect.Flow{}, err
+	}
+	return f, nil
+}
+
+// FinishFlow implements connect.Store; ErrNotFound if there is no such flow.
+func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome) error {
+	const what = "finishing flow"
+	outcome, err := structJSON(&o)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	rows, err := s.exec(ctx, what, `UPDATE flows SET outcome = ? WHERE id = ?`, outcome, id)
+	if err == nil && rows == 0 {
+		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
+	}
+	return err
+}
+
+// Flow implements connect.Store.
+func (s *Store) Flow(ctx context.Context, id string) (connect.Flow, error) {
+	f, err := scanFlow(s.read.QueryRowContext(ctx,
+		`SELECT `+flowColumns+` FROM flows WHERE id = ? AND expires > ?`, id, micros(now())))
+	return f, wrap(ctx, "reading flow", err)
+}
+
+// scanFlow reads a row of flowColumns.
+func scanFlow(row *sql.Row) (connect.Flow, error) {
+	var (
+		f               connect.Flow
+		config, outcome sql.NullString
+		expires         int64
+	)
+	err := row.Scan(&f.ID, digest{&f.State}, digest{&f.Browser}, digest{&f.Session}, &f.Integration, &config, &f.RedirectURL, &expires, &outcome)
+	if err == nil {
+		err = fromJSON("config", config, &f.Config)
+	}
+	if err == nil {
+		err = fromJSON("outcome", outcome, &f.Outcome)
+	}
+	if err != nil {
+		return connect.Flow{}, err
+	}
+	f.Expires = fromMicros(expires)
+	return f, nil
+}

@@ -1,0 +1,105 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+var (
+	// ErrNotFound says that there is no such row (any more).
+	ErrNotFound = errors.New("connect: not found")
+	// ErrExists says that there is such a row already.
+	ErrExists = errors.New("connect: exists already")
+	// ErrHeld says that somebody else holds the lease.
+	ErrHeld = errors.New("connect: lease is held")
+	// ErrStoreUnavailable says that the store can't be asked just now.
+	ErrStoreUnavailable = errors.New("connect: store is unavailable")
+)
+
+// Query selects connections; zero fields select everything.
+type Query struct {
+	Connection   string            // this connection id
+	Integrations []string          // in one of these integrations
+	Search       string            // case-insensitive part of connection id, end user's name or e-mail
+	EndUser      string            // end user id
+	Organization string            // organization id
+	Tags         map[string]string // all of these tags
+	Limit        int               // rows in a page; 0: 10,000, the most
+	Page         int               // from 0
+}
+
+// Lease is the right to be the only one doing something, for a while. It makes
+// it likely that work is done once; that it takes effect once is the vault's
+// check-and-set's duty.
+type Lease struct {
+	Name string
+	// Holder is a random name of this holding.
+	Holder string
+	// Generation rises with every holding of the name and never repeats.
+	Generation int64
+	Until      time.Time
+}
+
+// Store is what must be remembered, apart from secrets. All methods may be
+// called concurrently, from several processes on one store. Times are kept to
+// the microsecond, in UTC. Every store passes the contract in connect/storetest.
+//
+// Errors wrap the sentinels above where those fit; ErrStoreUnavailable where
+// the same call may succeed later.
+type Store interface {
+	// Connection returns one connection, or ErrNotFound.
+	Connection(ctx context.Context, id ID) (Connection, error)
+	// Connections returns a page of what q selects, newest first.
+	Connections(ctx context.Context, q Query) ([]Connection, error)
+	// Create adds c, whose Serial the store sets and returns with the rest;
+	// Created and Updated are set to now where they are zero. ErrExists if its
+	// ID or UID is taken.
+	Create(ctx context.Context, c Connection) (Connection, error)
+	// Update reads the connection, lets change edit it, and writes it back as
+	// one atomic step, setting Updated. It may call change more than once; an
+	// error from change ends it and nothing is written. Change must not call
+	// the store. ID, UID, Serial and Created stay as they are. ErrNotFound if
+	// it is gone.
+	Update(ctx context.Context, id ID, change func(*Connection) error) (Connection, error)
+	// Delete removes the connection with this ID and returns it, or ErrNotFound.
+	Delete(ctx context.Context, id ID) (Connection, error)
+
+	// PutSession adds a session; ErrExists if there is one with its token.
+	PutSession(ctx context.Context, s Session) error
+	// Session returns the unexpired session with the token, or ErrNotFound.
+	Session(ctx context.Context, token Digest) (Session, error)
+	// DeleteSession ends a session; ending none is no error.
+	DeleteSession(ctx context.Context, token Digest) error
+
+	// PutFlow adds a flow; ErrExists if its ID or state is taken.
+	PutFlow(ctx context.Context, f Flow) error
+	// TakeFlow returns the unexpired flow with the state, once: of any number
+	// of concurrent calls one succeeds, all others get ErrNotFound.
+	TakeFlow(ctx context.Context, state Digest) (Flow, error)
+	// FinishFlow records how a flow ended; ErrNotFound if it is gone.
+	FinishFlow(ctx context.Context, id string, o Outcome) error
+	// Flow returns the unexpired flow with the id, taken or not, or ErrNotFound.
+	Flow(ctx context.Context, id string) (Flow, error)
+
+	// Lease takes the named lease for ttl, or fails with ErrHeld. A lease that
+	// has run out can be taken by anyone.
+	Lease(ctx context.Context, name string, ttl time.Duration) (Lease, error)
+	// Release gives the lease back; if it isn't held any more, nothing happens.
+	Release(ctx context.Context, l Lease) error
+
+	// PutAPIKey adds a key; ErrExists if the name or the key is taken.
+	PutAPIKey(ctx context.Context, k APIKey) error
+	// APIKeys returns all keys.
+	APIKeys(ctx context.Context) ([]APIKey, error)
+
+	// Sweep removes sessions, flows and leases that ended before the time.
+	Sweep(ctx context.Context, before time.Time) error
+	// Migrate brings the schema up to date; it may run in several processes
+	// at once.
+	Migrate(ctx context.Context) error
+	// Ping tells whether the store answers.
+	Ping(ctx context.Context) error
+	// Close frees what the store holds. No method may be called after it.
+	Close() error
+}

@@ -1,0 +1,250 @@
+// Package storetest is the contract that every connect.Store must pass. A store
+// calls Run from a test of its own.
+//
+// It may import connect and the standard library only.
+package storetest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keycaddy/keycaddy/connect"
+)
+
+// racers is how many goroutines race for one thing in the contract; half of
+// them use the second handle.
+const racers = 50
+
+// Run runs the contract. open returns two handles on one store, opened apart
+// as two processes would: a new and empty one each time, that Migrate has not
+// been called on. open also sees to it that both are closed.
+func Run(t *testing.T, open func(t *testing.T) (first, second connect.Store)) {
+	for _, part := range []struct {
+		name string
+		test func(*testing.T, stores)
+	}{
+		{"a connection is kept whole", wholeConnection},
+		{"a bare connection is kept", bareConnection},
+		{"what isn't there is ErrNotFound", notFound},
+		{"Create refuses a taken ID or UID", createTaken},
+		{"Create by many makes one", createRace},
+		{"serials rise and never come again", serials},
+		{"Delete leaves nothing and returns what was", deleteConnection},
+		{"Update changes all but what tells a connection", update},
+		{"Update by many loses none", updateRace},
+		{"Update that fails changes nothing", updateFails},
+		{"metadata has to be a JSON object", metadata},
+		{"queries select", queries},
+		{"queries search literally and without case", search},
+		{"queries page from the newest", paging},
+		{"odd ids are kept or refused", oddIDs},
+		{"sessions are kept whole until they expire", sessions},
+		{"flows are kept whole until they expire", flows},
+		{"TestS4 a flow is taken once by 50 callbacks", takeRace},
+		{"an expired flow can't be taken", takeExpired},
+		{"a flow's outcome is kept", finishFlow},
+		{"a lease is held by one", lease},
+		{"a lease that ran out can be taken", leaseRunsOut},
+		{"a lease is taken once by 50", leaseRace},
+		{"only the holder can release", foreignRelease},
+		{"generations rise, whatever happens", generations},
+		{"API keys are kept", apiKeys},
+		{"Sweep removes what has ended and nothing else", sweep},
+		{"Migrate can be repeated and keeps everything", migrateAgain},
+		{"a done context ends every call", canceled},
+		{"Ping answers and Close can be repeated", pingAndClose},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			first, second := open(t)
+			s := stores{first, second}
+			s.migrate(t)
+			part.test(t, s)
+		})
+	}
+}
+
+// stores are two handles on one store.
+type stores [2]connect.Store
+
+// migrate migrates with both handles at once, as two processes that start.
+func (s stores) migrate(t *testing.T) {
+	t.Helper()
+	s.both(2, func(_ int, s connect.Store) {
+		if err := s.Migrate(t.Context()); err != nil {
+			t.Errorf("Migrate: %v", err)
+		}
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// both calls do n times at once, by turns with either handle.
+func (s stores) both(n int, do func(n int, s connect.Store)) {
+	var done sync.WaitGroup
+	start := make(chan struct{})
+	for n := range n {
+		done.Go(func() {
+			<-start
+			do(n, s[n%2])
+		})
+	}
+	close(start)
+	done.Wait()
+}
+
+func apiKeys(t *testing.T, s stores) {
+	created := time.Date(2030, 1, 2, 3, 4, 5, 678901000, time.UTC)
+	a := connect.APIKey{Name: "a 'key'", Key: digest(), Created: created}
+	b := connect.APIKey{Name: "b", Key: digest(), Created: created.Add(time.Hour)}
+	for _, k := range []connect.APIKey{a, b} {
+		must(t, s[0].PutAPIKey(t.Context(), k))
+	}
+	for _, k := range []connect.APIKey{{Name: "b", Key: digest()}, {Name: "c", Key: b.Key}, b} {
+		expectErr(t, s[1].PutAPIKey(t.Context(), k), connect.ErrExists)
+	}
+	keys, err := s[1].APIKeys(t.Context())
+	must(t, err)
+	found := map[string]connect.APIKey{}
+	for _, k := range keys {
+		found[k.Name] = k
+	}
+	equal(t, found, map[string]connect.APIKey{a.Name: a, b.Name: b})
+}
+
+func sweep(t *testing.T, s stores) {
+	ctx := t.Context()
+	present := time.Now()
+	kept, ended := session(present.Add(time.Hour)), session(present.Add(-time.Hour))
+	keptFlow, endedFlow := flow(present.Add(time.Hour)), flow(present.Add(-time.Hour))
+	must(t, s[0].PutSession(ctx, kept))
+	must(t, s[0].PutSession(ctx, ended))
+	must(t, s[0].PutFlow(ctx, keptFlow))
+	must(t, s[0].PutFlow(ctx, endedFlow))
+	held, err := s[0].Lease(ctx, "held", time.Hour)
+	must(t, err)
+	c := create(t, s[0], connection("a", "b"))
+
+	// A time in the future (a wrong clock) must not end what is still good.
+	for _, before := range []time.Time{present.Add(-2 * time.Hour), present, present.Add(time.Hour * 24 * 365)} {
+		must(t, s[1].Sweep(ctx, before))
+		_, err := s[0].Session(ctx, kept.Token)
+		must(t, err)
+		_, err = s[0].Flow(ctx, keptFlow.ID)
+		must(t, err)
+		_, err = s[1].Lease(ctx, "held", time.Hour)
+		expectErr(t, err, connect.ErrHeld)
+		_, err = s[0].Connection(ctx, c.ID)
+		must(t, err)
+		if before.Before(present) {
+			// What ended later than before stays, and so its names stay taken.
+			expectErr(t, s[0].PutSession(ctx, ended), connect.ErrExists)
+			expectErr(t, s[0].PutFlow(ctx, endedFlow), connect.ErrExists)
+		}
+	}
+	must(t, s[0].PutSession(ctx, ended))
+	must(t, s[0].PutFlow(ctx, endedFlow))
+	must(t, s[0].Release(ctx, held))
+}
+
+func migrateAgain(t *testing.T, s stores) {
+	c := create(t, s[0], connection("a", "b"))
+	for range 3 {
+		s.migrate(t)
+	}
+	got, err := s[1].Connection(t.Context(), c.ID)
+	must(t, err)
+	equal(t, got, c)
+}
+
+func canceled(t *testing.T, s stores) {
+	c := create(t, s[0], connection("a", "b"))
+	f := flow(time.Now().Add(time.Hour))
+	must(t, s[0].PutFlow(t.Context(), f))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, call := range map[string]func() error{
+		"Connection":  func() error { _, err := s[0].Connection(ctx, c.ID); return err },
+		"Connections": func() error { _, err := s[0].Connections(ctx, connect.Query{}); return err },
+		"Create":      func() error { _, err := s[0].Create(ctx, connection("a", "c")); return err },
+		"Update": func() error {
+			_, err := s[0].Update(ctx, c.ID, func(*connect.Connection) error { return nil })
+			return err
+		},
+		"Delete":        func() error { _, err := s[0].Delete(ctx, c.ID); return err },
+		"PutSession":    func() error { return s[0].PutSession(ctx, session(time.Now())) },
+		"Session":       func() error { _, err := s[0].Session(ctx, digest()); return err },
+		"DeleteSession": func() error { return s[0].DeleteSession(ctx, digest()) },
+		"PutFlow":       func() error { return s[0].PutFlow(ctx, flow(time.Now())) },
+		"TakeFlow":      func() error { _, err := s[0].TakeFlow(ctx, f.State); return err },
+		"FinishFlow":    func() error { return s[0].FinishFlow(ctx, f.ID, connect.Outcome{}) },
+		"Flow":          func() error { _, err := s[0].Flow(ctx, f.ID); return err },
+		"Lease":         func() error { _, err := s[0].Lease(ctx, "a", time.Hour); return err },
+		"Release":       func() error { return s[0].Release(ctx, connect.Lease{Name: "a"}) },
+		"PutAPIKey":     func() error { return s[0].PutAPIKey(ctx, connect.APIKey{Name: "a"}) },
+		"APIKeys":       func() error { _, err := s[0].APIKeys(ctx); return err },
+		"Sweep":         func() error { return s[0].Sweep(ctx, time.Now()) },
+		"Migrate":       func() error { return s[0].Migrate(ctx) },
+		"Ping":          func() error { return s[0].Ping(ctx) },
+	} {
+		if err := call(); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v, want context.Canceled", name, err)
+		}
+	}
+	// None of it had an effect.
+	_, err := s[1].Connection(t.Context(), c.ID)
+	must(t, err)
+	_, err = s[1].TakeFlow(t.Context(), f.State)
+	must(t, err)
+}
+
+func pingAndClose(t *testing.T, s stores) {
+	for _, s := range s {
+		must(t, s.Ping(t.Context()))
+	}
+	must(t, s[0].Close())
+	must(t, s[0].Close())
+	must(t, s[1].Ping(t.Context()))
+}
+
+// digest returns the digest of a new token.
+func digest() connect.Digest { return connect.DigestOf(rand.Text()) }
+
+// newUID returns a new UID as connect makes them.
+func newUID() string {
+	p := make([]byte, 16)
+	rand.Read(p)
+	return hex.EncodeToString(p)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expectErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("got %v, want %v", err, want)
+	}
+}
+
+// equal compares all fields. The values are printed in full, since none of them
+// is secret.
+func equal(t *testing.T, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("got\n%s\nwant\n%s", show(got), show(want))
+	}
+}
+
+func show(v any) string { return fmt.Sprintf("%+v", v) }
