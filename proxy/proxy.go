@@ -1,0 +1,218 @@
+// Package proxy carries calls to providers: it checks who calls, finds the
+// connection and its credential, decides where the call may go, and sends it
+// there, streaming both ways, through net/http/httputil.ReverseProxy.
+//
+// It may import catalog, connect and its sub-packages, zap and the standard
+// library; it knows nothing of Caddy.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/egress"
+	"github.com/keycaddy/keycaddy/connect/problem"
+)
+
+// The headers that a call is made with. None of them reaches the provider.
+const (
+	HeaderConnection  = "Connection-Id"
+	HeaderIntegration = "Provider-Config-Key"
+)
+
+// control lists the headers that are meant for keycaddy, whether it acts on
+// them or not, and those that would tell the provider who stands in front.
+var control = []string{
+	"Authorization", HeaderConnection, HeaderIntegration,
+	"Retries", "Retry-On", "Decompress", "Base-Url-Override", "Forward-Headers-On-Redirect",
+	"Nango-Activity-Log-Id", "Nango-Is-Sync", "Nango-Is-Dry-Run", "Nango-Is-Script",
+	"Via", "X-Real-Ip", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override",
+}
+
+// Call is one request on its way.
+type Call struct {
+	// Caller names the API key that the request came with.
+	Caller string
+	ID     connect.ID
+	Auth   *connect.Bound
+	// Replayed tells that the request was sent a second time.
+	Replayed bool
+
+	renewer Renewer
+	target  *url.URL
+	err     error
+}
+
+type callKey struct{}
+
+func callFrom(ctx context.Context) *Call {
+	c, _ := ctx.Value(callKey{}).(*Call)
+	return c
+}
+
+var errNoCall = errors.New("proxy: request without a call")
+
+// Credentials has the credential of a connection; *connect.Refresher is one.
+type Credentials interface {
+	Current(ctx context.Context, id connect.ID) (*connect.Bound, error)
+	Renewer
+}
+
+// Proxy carries calls. Its fields are set before Provision and not changed
+// after it.
+type Proxy struct {
+	// Base sends requests; it has to keep to the egress policy.
+	Base         http.RoundTripper
+	ReplayBuffer int64
+	Paths        Paths
+	// FlushInterval is how often an answer is flushed while it is copied;
+	// below zero: after every write. Event streams and answers of unknown
+	// length are always flushed at once.
+	FlushInterval time.Duration
+	Logger        *zap.Logger
+
+	forward httputil.ReverseProxy
+}
+
+// Provision makes the proxy ready.
+func (p *Proxy) Provision() {
+	p.forward = httputil.ReverseProxy{
+		Rewrite: rewrite,
+		Transport: &Transport{
+			Base: p.Base, ReplayBuffer: p.ReplayBuffer, Logger: p.Logger,
+		},
+		FlushInterval: p.FlushInterval,
+		BufferPool:    &buffers,
+		ErrorLog:      zap.NewStdLog(p.Logger),
+		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
+			callFrom(r.Context()).err = err
+		},
+	}
+}
+
+// Resolve finds out who calls whom. Errors: *connect.AuthError,
+// *problem.Problem, and those of Credentials.Current.
+func Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Credentials) (*Call, error) {
+	key, err := keys.Check(r.Header.Get("Authorization"))
+	if err != nil {
+		return nil, err
+	}
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		return nil, &problem.Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: r.Method + " is not proxied.", Action: "fix_request"}
+	}
+	id, err := named(r.Header)
+	if err != nil {
+		return nil, err
+	}
+	if !key.Allows(id.Integration) {
+		return nil, &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is not for the integration.", Action: "fix_request"}
+	}
+	if _, err := setup.Integration(id.Integration); err != nil {
+		return nil, err
+	}
+	auth, err := c.Current(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	return &Call{Caller: key.Name, ID: id, Auth: auth, renewer: c}, nil
+}
+
+// named reads which connection a request is for.
+func named(h http.Header) (connect.ID, error) {
+	var missing []problem.Field
+	one := func(name, path string) string {
+		v := h[name]
+		switch {
+		case len(v) == 0 || len(v) == 1 && v[0] == "":
+			missing = append(missing, problem.Field{Code: "invalid_type", Message: "The header " + name + " is missing", Path: []string{path}})
+		case len(v) > 1:
+			missing = append(missing, problem.Field{Code: "custom", Message: "The header " + name + " came more than once", Path: []string{path}})
+		case len(v[0]) > 255:
+			missing = append(missing, problem.Field{Code: "too_big", Message: "The header " + name + " is longer than 255 characters", Path: []string{path}})
+		default:
+			return v[0]
+		}
+		return ""
+	}
+	id := connect.ID{Integration: one(HeaderIntegration, "provider-config-key"), Connection: one(HeaderConnection, "connection-id")}
+	if override := h.Get("Base-Url-Override"); override != "" {
+		return id, &problem.Problem{Status: http.StatusBadRequest, Code: "base_url_override_disabled", Message: "The header Base-Url-Override is not accepted: a connection's credential goes to its provider only.", Action: "fix_request"}
+	}
+	if len(missing) > 0 {
+		return id, problem.Invalid("headers", missing...)
+	}
+	return id, nil
+}
+
+// Serve carries a call. Path is the escaped path that is asked of the provider:
+// the request's own, less the proxy's prefix. An error means that nothing has
+// been answered yet.
+func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call *Call) error {
+	// The query goes as it came. (ReverseProxy would drop what Go can't parse,
+	// but it is the provider who has to understand it.)
+	target, err := p.Paths.Join(call.Auth.Base, path, r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	call.target = target
+	p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, call)))
+	if call.err != nil {
+		return &UpstreamError{Err: call.err}
+	}
+	return nil
+}
+
+// rewrite makes the provider's request of the caller's.
+func rewrite(pr *httputil.ProxyRequest) {
+	call := callFrom(pr.In.Context())
+	pr.Out.URL, pr.Out.Host = call.target, call.target.Host
+	for _, name := range control {
+		delete(pr.Out.Header, name)
+	}
+}
+
+// UpstreamError is a call that did not reach the provider, or whose answer did
+// not come.
+type UpstreamError struct{ Err error }
+
+func (e *UpstreamError) Error() string { return "calling the provider: " + e.Err.Error() }
+
+func (e *UpstreamError) Unwrap() error { return e.Err }
+
+// StatusClientGone is the status, nginx's 499, of a call whose caller has gone.
+const StatusClientGone = 499
+
+// Problem is what the caller is told.
+func (e *UpstreamError) Problem() *problem.Problem {
+	var (
+		reauth  *connect.NeedsReauthError
+		broken  *BodyError
+		timeout net.Error
+	)
+	switch {
+	case errors.As(e.Err, &reauth), errors.As(e.Err, &broken), errors.Is(e.Err, egress.ErrRefused):
+		return problem.Of(e.Err)
+	case errors.Is(e.Err, context.Canceled):
+		return &problem.Problem{Status: StatusClientGone, Code: "client_gone", Message: "The caller went away."}
+	case errors.As(e.Err, &timeout) && timeout.Timeout():
+		return &problem.Problem{Status: http.StatusGatewayTimeout, Code: "upstream_timeout", Message: "The provider did not answer in time.", Retryable: true, Action: "retry"}
+	}
+	return &problem.Problem{Status: http.StatusBadGateway, Code: "upstream_unreachable", Message: "The provider could not be reached.", Retryable: true, Action: "retry"}
+}
+
+// buffers are what answers are copied through, 32 KiB each.
+var buffers = bufferPool{sync.Pool{New: func() any { return new([32 << 10]byte) }}}
+
+type bufferPool struct{ pool sync.Pool }
+
+func (b *bufferPool) Get() []byte  { return b.pool.Get().(*[32 << 10]byte)[:] }
+func (b *bufferPool) Put(p []byte) { b.pool.Put((*[32 << 10]byte)(p)) }

@@ -1,0 +1,115 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/connect"
+)
+
+// Renewer replaces a credential that a provider has refused.
+type Renewer interface {
+	// Renew returns a credential newer than stale.
+	Renew(ctx context.Context, stale *connect.Bound) (*connect.Bound, error)
+	// Accepted and Refused tell how a renewed credential was received.
+	Accepted(*connect.Bound)
+	Refused(*connect.Bound)
+}
+
+// Transport puts a connection's credential on a request and sends it. If the
+// provider says that the credential has ended, it is renewed once and the
+// request is sent once more, with the same method, headers and body.
+//
+// The credential is put on a copy: no log, placeholder or handler that has the
+// request can see it.
+type Transport struct {
+	Base http.RoundTripper
+	// ReplayBuffer is how large a body may be, in bytes, to be sent again.
+	ReplayBuffer int64
+	Logger       *zap.Logger
+}
+
+// RoundTrip sends the request of the call in its context. Errors: what is wrong
+// with the body (*BodyError), *connect.NeedsReauthError, what the base returns.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	call := callFrom(req.Context())
+	if call == nil {
+		closeBody(req)
+		return nil, errNoCall
+	}
+	held, err := hold(req, t.ReplayBuffer)
+	if err != nil {
+		return nil, err
+	}
+	res, err := t.send(req, call.Auth, &held)
+	if err != nil || !rejected(res) {
+		return res, err
+	}
+	if !held.replayable {
+		// The body is gone, but the next call shall find a good credential.
+		go func() {
+			if _, err := call.renewer.Renew(context.WithoutCancel(req.Context()), call.Auth); err != nil {
+				t.Logger.Debug("renewing after a refused upload", zap.Error(err))
+			}
+		}()
+		return res, nil
+	}
+	fresh, err := call.renewer.Renew(req.Context(), call.Auth)
+	if err != nil {
+		var reauth *connect.NeedsReauthError
+		if errors.As(err, &reauth) {
+			discard(res)
+			return nil, err
+		}
+		return res, nil // the provider's own answer says more than ours would
+	}
+	discard(res)
+	call.Auth, call.Replayed = fresh, true
+	res, err = t.send(req, fresh, &held)
+	if err == nil {
+		if rejected(res) {
+			call.renewer.Refused(fresh)
+		} else {
+			call.renewer.Accepted(fresh)
+		}
+	}
+	return res, err
+}
+
+func (t *Transport) send(req *http.Request, auth *connect.Bound, b *body) (*http.Response, error) {
+	out := new(http.Request)
+	*out = *req
+	out.Header = make(http.Header, len(req.Header)+4)
+	for k, v := range req.Header { // values are shared: injecting replaces, never edits
+		out.Header[k] = v
+	}
+	u := *req.URL
+	out.URL = &u
+	b.attach(out)
+	if err := auth.Inject(out); err != nil {
+		closeBody(out)
+		return nil, err
+	}
+	return t.Base.RoundTrip(out)
+}
+
+// rejected tells whether the provider says that the credential has ended. A
+// 401 that asks for a wider scope is none of these: a new token would have the
+// same scope (RFC 6750 section 3.1).
+func rejected(res *http.Response) bool {
+	if res.StatusCode != http.StatusUnauthorized {
+		return false
+	}
+	for _, challenge := range res.Header["Www-Authenticate"] {
+		if strings.Contains(challenge, "insufficient_scope") {
+			return false
+		}
+	}
+	return true
+}
+
+var _ Renewer = (*connect.Refresher)(nil)
