@@ -12,7 +12,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,6 +26,9 @@ import (
 
 // Header names the code of the error on answers that are keycaddy's own.
 const Header = "Keycaddy-Error"
+
+// Unavailable is the code of errors that go away when store and vault are back.
+const Unavailable = "unavailable"
 
 // Problem is an error as the caller gets it.
 type Problem struct {
@@ -94,8 +99,8 @@ func Of(err error) *Problem {
 		return &Problem{Status: http.StatusFailedDependency, Code: "needs_reauth", Message: "The provider has refused this connection's credential (" + reauth.Cause + "). Its user has to connect again.", Action: "reconnect"}
 	case errors.As(err, &fields):
 		p := Invalid("body")
-		for name, message := range fields {
-			p.Errors = append(p.Errors, Field{Code: "custom", Message: message, Path: []string{name}})
+		for _, name := range slices.Sorted(maps.Keys(fields)) {
+			p.Errors = append(p.Errors, Field{Code: "custom", Message: fields[name], Path: []string{name}})
 		}
 		return p
 	case errors.As(err, &verify):
@@ -105,6 +110,8 @@ func Of(err error) *Problem {
 		return &Problem{Status: http.StatusBadRequest, Code: "connection_test_failed", Message: "The provider has refused the credential (status " + strconv.Itoa(verify.Status) + "). Nothing was stored.", Action: "fix_request"}
 	case errors.As(err, &token):
 		return ofToken(token)
+	case errors.Is(err, connect.ErrFutile):
+		return &Problem{Status: http.StatusServiceUnavailable, Code: "renewal_paused", Message: "The provider refused the last renewed credential too, so that renewing it again has to wait.", Retryable: true, Action: "retry"}
 	case errors.Is(err, connect.ErrSessionExpired):
 		return &Problem{Status: http.StatusUnauthorized, Code: "unknown_connect_session_token", Message: "The connect session is unknown or has expired.", Action: "fix_request"}
 	case errors.Is(err, connect.ErrNotAllowed):
@@ -112,7 +119,7 @@ func Of(err error) *Problem {
 	case errors.Is(err, connect.ErrNotFound):
 		return &Problem{Status: http.StatusNotFound, Code: "unknown_connection", Message: "There is no such connection.", Action: "fix_request"}
 	case errors.Is(err, vault.ErrUnavailable), errors.Is(err, connect.ErrStoreUnavailable):
-		return &Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", Message: "keycaddy can't reach what it stores things in just now.", Retryable: true, Action: "retry", RetryAfter: 5 * time.Second}
+		return &Problem{Status: http.StatusServiceUnavailable, Code: Unavailable, Message: "keycaddy can't reach what it stores things in just now.", Retryable: true, Action: "retry", RetryAfter: 5 * time.Second}
 	case errors.Is(err, vault.ErrCorrupt), errors.Is(err, vault.ErrNotFound):
 		return &Problem{Status: http.StatusFailedDependency, Code: "credential_missing", Message: "This connection's credential can't be read from the vault. Its user has to connect again, or the operator has to restore it.", Action: "contact_operator"}
 	case errors.Is(err, egress.ErrRefused):

@@ -1,0 +1,109 @@
+package page
+
+import (
+	"crypto/subtle"
+	"errors"
+	"net/http"
+
+	"github.com/keycaddy/keycaddy/connect"
+)
+
+// serveCallback takes what the provider sends the browser back with. Whatever
+// comes of it, the browser goes on to an address that has no code in it (S21);
+// only where it can't be told whose sign-in this was, the page is shown here.
+func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
+	var flow, token string
+	_, err := h.connector.Finish(r.Context(), r.URL.Query(), func(id string) (binding string) {
+		flow = id
+		binding, token = h.boundFlow(r, id)
+		return binding
+	})
+	if flow != "" {
+		h.unbindFlow(w, flow)
+	}
+	if flow == "" || token == "" || errors.Is(err, connect.ErrOtherBrowser) {
+		if err == nil { // can't be: without its cookie no flow succeeds
+			err = connect.ErrOtherBrowser
+		}
+		h.failWith(w, r, err)
+		return
+	}
+	seeOther(w, donePath+"?"+sessionQuery(token, "flow", flow))
+}
+
+type doneView struct {
+	Steps     []step
+	Name      string
+	Tile      tile
+	Reconnect bool
+	Failure   *failure // nil: it worked
+	Detail    string   // the provider's own words
+	Code      string
+	Again     string // the form's address; empty if the session has ended
+}
+
+func (h *Handler) serveDone(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	token := q.Get("session_token")
+	if id := q.Get("flow"); id != "" {
+		h.showFlow(w, r, token, id)
+		return
+	}
+	v, in, err := h.visit(r, token, q.Get("integration"))
+	if err != nil {
+		h.failWith(w, r, err)
+		return
+	}
+	h.showDone(w, in.DisplayName, doneView{
+		Steps: h.steps(stepDone, len(v.Integrations) > 1), Reconnect: v.Reconnect,
+	})
+}
+
+// showFlow shows how an authorization ended, to whoever has the token of the
+// session that it belongs to, even when the app has closed the session since.
+func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id string) {
+	f, err := h.connector.Flow(r.Context(), id)
+	digest := connect.DigestOf(token)
+	if errors.Is(err, connect.ErrFlowExpired) || err == nil && subtle.ConstantTimeCompare(digest[:], f.Session[:]) != 1 {
+		err = connect.ErrSessionExpired
+	}
+	if err != nil {
+		h.failWith(w, r, err)
+		return
+	}
+	view := doneView{Again: formLink(f.Integration, token)}
+	name := f.Integration
+	v, in, err := h.visit(r, token, f.Integration)
+	switch {
+	case err == nil:
+		name, view.Reconnect = in.DisplayName, v.Reconnect
+		view.Steps = h.steps(stepDone, len(v.Integrations) > 1)
+	case errors.Is(err, connect.ErrSessionExpired), errors.Is(err, connect.ErrNotAllowed):
+		view.Again = ""
+		if in, err := h.connector.Setup.Integration(f.Integration); err == nil {
+			name = in.DisplayName
+		}
+	default:
+		h.failWith(w, r, err)
+		return
+	}
+	outcome := connect.Outcome{Code: codeUnfinished}
+	if f.Outcome != nil {
+		outcome = *f.Outcome
+	}
+	if outcome.Code != "" {
+		reason := h.text.failure(outcome.Code, name)
+		view.Steps = nil
+		view.Failure, view.Code, view.Detail = &reason, outcome.Code, outcome.Detail
+	}
+	h.showDone(w, name, view)
+}
+
+func (h *Handler) showDone(w http.ResponseWriter, name string, v doneView) {
+	v.Name, v.Tile = name, tileOf(name)
+	if v.Failure == nil {
+		h.render(w, http.StatusOK, "done", page{Title: h.text.doneTitle(name), Data: v})
+		return
+	}
+	h.render(w, http.StatusBadRequest, "done", page{Title: h.text.failedTitle(name), Data: v})
+}

@@ -1,0 +1,195 @@
+// Package page is what end users see: the hosted pages on which an account is
+// connected, and the address that OAuth providers send browsers back to.
+//
+//	GET  /connect                       choose an integration
+//	GET  /connect/with/{integration}    what is asked for, and the button
+//	POST /connect/with/{integration}    the answers
+//	GET  /oauth/callback                back from the provider
+//	GET  /connect/done                  how it went
+//
+// The session token of the link is the only thing that lets a visitor in. It
+// never becomes a cookie by opening a link: a cookie that ties the browser to
+// an authorization is set in answer to the form, and holds for that one
+// authorization. The pages need no script; they load nothing from elsewhere.
+//
+// The package may import connect, connect/scheme, connect/problem, catalog, the
+// standard library and zap. It knows nothing of Caddy, stores or vaults.
+package page
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/problem"
+)
+
+const (
+	choosePath   = "/connect"
+	withPath     = "/connect/with/"
+	donePath     = "/connect/done"
+	callbackPath = "/oauth/callback"
+
+	// maxForm bounds what a visitor may send (S25).
+	maxForm = 64 << 10
+)
+
+// Handler serves the pages. Make it with New.
+type Handler struct {
+	connector *connect.Connector
+	logger    *zap.Logger
+	cross     *http.CrossOriginProtection
+	secure    bool // the public origin is https
+	text      *messages
+}
+
+// New returns the pages of a connector. They live on the public origin of its
+// setup; the Host header of a request is never looked at.
+func New(c *connect.Connector, logger *zap.Logger) *Handler {
+	if logger == nil {
+		logger = zap.NewNop()
+	}
+	h := &Handler{
+		connector: c, logger: logger, text: &english,
+		cross:  http.NewCrossOriginProtection(),
+		secure: c.Setup.PublicURL.Scheme == "https",
+	}
+	origin := c.Setup.PublicURL.Scheme + "://" + c.Setup.PublicURL.Host
+	if err := h.cross.AddTrustedOrigin(origin); err != nil {
+		logger.Error("the public URL is no origin", zap.String("origin", origin), zap.Error(err))
+	}
+	return h
+}
+
+// Handles tells whether a request's path belongs to the pages.
+func (h *Handler) Handles(r *http.Request) bool {
+	switch p := r.URL.Path; p {
+	case choosePath, choosePath + "/", donePath, callbackPath:
+		return true
+	default:
+		return strings.HasPrefix(p, withPath)
+	}
+}
+
+// ServeHTTP serves the pages.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.setHeaders(w.Header())
+	switch p := r.URL.Path; {
+	case p == choosePath || p == choosePath+"/":
+		h.only(w, r, h.serveChoose, http.MethodGet, http.MethodHead)
+	case p == donePath:
+		h.only(w, r, h.serveDone, http.MethodGet, http.MethodHead)
+	case p == callbackPath:
+		// Not HEAD: whatever looks at a link before it is followed must not
+		// spend the code that is in it.
+		h.only(w, r, h.serveCallback, http.MethodGet)
+	case strings.HasPrefix(p, withPath):
+		key, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), withPath))
+		if err != nil || key == "" {
+			h.fail(w, r, http.StatusNotFound, h.text.NotFound)
+			return
+		}
+		serve := h.serveForm
+		if r.Method == http.MethodPost {
+			serve = h.serveSubmit
+		}
+		h.only(w, r, func(w http.ResponseWriter, r *http.Request) { serve(w, r, key) },
+			http.MethodGet, http.MethodHead, http.MethodPost)
+	default:
+		h.fail(w, r, http.StatusNotFound, h.text.NotFound)
+	}
+}
+
+// only calls serve if the request's method is one of the allowed.
+func (h *Handler) only(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc, allowed ...string) {
+	for _, m := range allowed {
+		if r.Method == m {
+			serve(w, r)
+			return
+		}
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	h.fail(w, r, http.StatusMethodNotAllowed, h.text.NotFound)
+}
+
+// choice is an integration as it is offered.
+type choice struct {
+	Name, Domain, Link string
+	Tile               tile
+}
+
+type chooseView struct {
+	Who     *who
+	Steps   []step
+	Choices []choice
+}
+
+func (h *Handler) serveChoose(w http.ResponseWriter, r *http.Request) {
+	token := r.URL.Query().Get("session_token")
+	v, err := h.connector.Visit(r.Context(), token)
+	if err != nil {
+		h.failWith(w, r, err)
+		return
+	}
+	switch len(v.Integrations) {
+	case 0:
+		h.fail(w, r, http.StatusNotFound, h.text.NothingToChoose)
+		return
+	case 1:
+		seeOther(w, formLink(v.Integrations[0].Key, token))
+		return
+	}
+	view := chooseView{Who: whoOf(&v.Session), Steps: h.steps(stepChoose, true)}
+	for _, in := range v.Integrations {
+		view.Choices = append(view.Choices, choice{
+			Name: in.DisplayName, Domain: in.Provider.VendorDomain,
+			Link: formLink(in.Key, token), Tile: tileOf(in.DisplayName),
+		})
+	}
+	h.render(w, http.StatusOK, "choose", page{Title: h.text.ChooseTitle, Wide: len(view.Choices) > 4, Data: view})
+}
+
+// formLink is the address of an integration's form.
+func formLink(key, token string) string {
+	return withPath + url.PathEscape(key) + "?" + url.Values{"session_token": {token}}.Encode()
+}
+
+// seeOther sends the browser on with 303, the only redirect that turns a form
+// into a plain GET everywhere (S22).
+func seeOther(w http.ResponseWriter, to string) {
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// fail shows a page that leads nowhere.
+func (h *Handler) fail(w http.ResponseWriter, _ *http.Request, status int, n notice) {
+	h.render(w, status, "notice", page{Title: n.Title, Data: n})
+}
+
+// failWith shows the page that belongs to an error. An unknown link and one
+// that has expired look alike (S28).
+func (h *Handler) failWith(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case errors.Is(err, connect.ErrSessionExpired):
+		h.fail(w, r, http.StatusGone, h.text.LinkExpired)
+	case errors.Is(err, connect.ErrNotAllowed):
+		h.fail(w, r, http.StatusNotFound, h.text.NotOffered)
+	case errors.Is(err, connect.ErrConnectionGone):
+		h.fail(w, r, http.StatusGone, h.text.ConnectionGone)
+	case errors.Is(err, connect.ErrFlowExpired):
+		h.fail(w, r, http.StatusBadRequest, h.text.FlowExpired)
+	case errors.Is(err, connect.ErrOtherBrowser):
+		h.fail(w, r, http.StatusBadRequest, h.text.OtherBrowser)
+	case problem.Of(err).Code == problem.Unavailable:
+		h.logger.Error("showing a page", zap.String("path", r.URL.Path), zap.Error(err))
+		w.Header().Set("Retry-After", "30")
+		h.fail(w, r, http.StatusServiceUnavailable, h.text.Unavailable)
+	default:
+		h.logger.Error("showing a page", zap.String("path", r.URL.Path), zap.Error(err))
+		h.fail(w, r, http.StatusInternalServerError, h.text.Broken)
+	}
+}

@@ -1,0 +1,215 @@
+package page
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/keycaddy/keycaddy/catalog"
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/scheme"
+)
+
+// messages are all texts of the pages in one language; see english.
+type messages struct {
+	Lang, Dir string
+
+	StepsLabel, StepChoose, StepConnect, StepDone, StepIsDone string
+
+	ErrorTitle, ChooseTitle, ChooseLead, For string
+
+	FormTitle, AgainTitle, Lead, AgainLead, Redirected           string
+	Continue, Connect, Leaving, Checking, Saving                 string
+	Required, Optional, Pick, Show, Hide, Example                string
+	Around, When, FieldDocs, ConsoleLink, DocsLink, NewWindow    string
+	BackLink, SafeOAuth, SafeChecked, SafeStored, Unexpected     string
+	DoneTitle, DoneText, FailedTitle, TryAgain, Details          string
+	TheySaid, CodeLabel, NoSession                               string
+	Missing, FieldsTitle, FieldsTitles, FieldsText               string
+	PresetTitle, PresetText                                      string
+	RefusedKey, RefusedDetails, RefusedText                      string
+	Advice401, Advice403, Advice404, AdviceOther                 string
+	UnreachableTitle, UnreachableText, TimeoutText, UpstreamText string
+	BusyText, AddressTitle, AddressText, NonsenseTitle           string
+	NonsenseText, OperatorTitle, OperatorText                    string
+
+	NotFound, LinkExpired, NotOffered, NothingToChoose, ConnectionGone notice
+	FlowExpired, OtherBrowser, ForeignForm, TooLarge                   notice
+	Unavailable, Broken                                                notice
+
+	Failures                                   map[string]failure // by code
+	FailureUpstream, FailureBusy, FailureOther failure
+	Next                                       map[helper]string
+}
+
+// notice says what happened and what can be done.
+type notice struct{ Title, Text, Next string }
+
+// failure says why an authorization failed, and who can help.
+type failure struct {
+	Text string
+	By   helper
+}
+
+type helper int
+
+const (
+	byVisitor helper = iota
+	byTime
+	byApp
+	byOperator
+)
+
+// Operator tells whether nothing helps but the people who run the app.
+func (f *failure) Operator() bool { return f.By == byOperator }
+
+// codeUnfinished is the code of a flow that hasn't come back yet.
+const codeUnfinished = "unfinished"
+
+func (m *messages) formTitle(name string, again bool) string {
+	if again {
+		return fmt.Sprintf(m.AgainTitle, name)
+	}
+	return fmt.Sprintf(m.FormTitle, name)
+}
+
+func (m *messages) doneTitle(name string) string   { return fmt.Sprintf(m.DoneTitle, name) }
+func (m *messages) failedTitle(name string) string { return fmt.Sprintf(m.FailedTitle, name) }
+func (m *messages) example(s string) string        { return fmt.Sprintf(m.Example, s) }
+func (m *messages) when(field, value string) string {
+	return fmt.Sprintf(m.When, field, value)
+}
+func (m *messages) consoleLink(name string) string { return fmt.Sprintf(m.ConsoleLink, name) }
+func (m *messages) docsLink(name string) string    { return fmt.Sprintf(m.DocsLink, name) }
+
+// failure is the text for a code; the code itself may be a provider's own word.
+func (m *messages) failure(code, name string) failure {
+	f, ok := m.Failures[code]
+	if !ok {
+		switch status := statusOf(code); {
+		case status == http.StatusTooManyRequests:
+			f = m.FailureBusy
+		case status >= 500:
+			f = m.FailureUpstream
+		default:
+			f = m.FailureOther
+		}
+	}
+	f.Text = plain(f.Text, name)
+	return f
+}
+
+// plain fills a text that may not mention the name.
+func plain(text string, args ...any) string {
+	if !strings.Contains(text, "%") {
+		return text
+	}
+	return fmt.Sprintf(text, args...)
+}
+
+// statusOf reads a code such as http_503; 0 if it is another.
+func statusOf(code string) int {
+	n, err := strconv.Atoi(strings.TrimPrefix(code, "http_"))
+	if err != nil || !strings.HasPrefix(code, "http_") {
+		return 0
+	}
+	return n
+}
+
+// fieldError is what is wrong with an answer, as a sentence.
+func (m *messages) fieldError(f *catalog.Field, msg string) string {
+	msg = strings.TrimPrefix(msg, f.Name+": ")
+	if msg == "" {
+		return ""
+	}
+	if first, _ := utf8.DecodeRuneInString(msg); unicode.IsLower(first) {
+		msg = f.Title() + " " + msg
+	}
+	if last, _ := utf8.DecodeLastRuneInString(msg); !unicode.IsPunct(last) {
+		msg += "."
+	}
+	return msg
+}
+
+func (m *messages) fieldsAlert(n int) notice {
+	title := m.FieldsTitle
+	if n > 1 {
+		title = fmt.Sprintf(m.FieldsTitles, n)
+	}
+	return notice{Title: title, Text: m.FieldsText}
+}
+
+func (m *messages) presetAlert(in *connect.Integration, names []string) notice {
+	slices.Sort(names)
+	return notice{Title: m.PresetTitle, Text: plain(m.PresetText, in.DisplayName, strings.Join(names, ", "))}
+}
+
+func (m *messages) refusedAlert(in *connect.Integration, status int) notice {
+	advice := m.AdviceOther
+	switch status {
+	case http.StatusUnauthorized:
+		advice = m.Advice401
+	case http.StatusForbidden:
+		advice = m.Advice403
+	case http.StatusNotFound:
+		advice = m.Advice404
+	}
+	return m.refusal(in, strconv.Itoa(status), advice)
+}
+
+func (m *messages) refusal(in *connect.Integration, answer, advice string) notice {
+	title := m.RefusedDetails
+	if in.Provider.Mode == catalog.ModeAPIKey {
+		title = m.RefusedKey
+	}
+	name := in.DisplayName
+	return notice{Title: plain(title, name), Text: plain(m.RefusedText, name, answer, advice)}
+}
+
+func (m *messages) unreachableAlert(in *connect.Integration) notice {
+	return notice{Title: plain(m.UnreachableTitle, in.DisplayName), Text: plain(m.UnreachableText, in.DisplayName)}
+}
+
+func (m *messages) notYetAlert(in *connect.Integration) notice {
+	return m.operatorAlert(in, "unsupported")
+}
+
+func (m *messages) operatorAlert(in *connect.Integration, code string) notice {
+	return notice{Title: plain(m.OperatorTitle, in.DisplayName), Text: plain(m.OperatorText, in.DisplayName, code)}
+}
+
+// ownClientCodes are refusals of what the visitor has entered, where that is a
+// client's id and secret.
+var ownClientCodes = []string{
+	"invalid_client", "unauthorized_client", "invalid_client_id", "bad_client_secret", "incorrect_client_credentials",
+}
+
+// tokenAlert says what came of asking the provider while connecting, and the
+// status of the page.
+func (m *messages) tokenAlert(in *connect.Integration, e *scheme.TokenError) (notice, int) {
+	name, status := in.DisplayName, statusOf(e.Code)
+	n := m.unreachableAlert(in)
+	switch {
+	case e.Code == "refused_address":
+		return notice{Title: m.AddressTitle, Text: m.AddressText}, http.StatusUnprocessableEntity
+	case slices.Contains(ownClientCodes, e.Code), e.Class == scheme.Revoked:
+		return m.refusal(in, e.Code, m.Advice401), http.StatusUnprocessableEntity
+	case e.Class == scheme.Misconfigured:
+		return m.operatorAlert(in, e.Code), http.StatusBadGateway
+	case e.Code == "timeout":
+		n.Text = plain(m.TimeoutText, name)
+	case status == http.StatusTooManyRequests:
+		n.Text = plain(m.BusyText, name)
+	case status >= 500, status == http.StatusRequestTimeout:
+		n.Text = plain(m.UpstreamText, name, strconv.Itoa(status))
+	case status >= 400:
+		return m.refusedAlert(in, status), http.StatusUnprocessableEntity
+	case e.Code != "unreachable":
+		n = notice{Title: plain(m.NonsenseTitle, name), Text: plain(m.NonsenseText, name, e.Code)}
+	}
+	return n, http.StatusBadGateway
+}

@@ -1,0 +1,149 @@
+package page
+
+import (
+	"bytes"
+	"crypto/rand"
+	"embed"
+	"hash/fnv"
+	"html/template"
+	"net/http"
+	"strings"
+	"unicode"
+
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/connect"
+)
+
+//go:embed templates style.css script.js
+var files embed.FS
+
+var (
+	styleSheet = template.CSS(mustRead("style.css"))
+	script     = template.JS(mustRead("script.js"))
+)
+
+// pages holds each page with the frame around it.
+var pages = func() map[string]*template.Template {
+	m := make(map[string]*template.Template)
+	for _, name := range []string{"choose", "form", "done", "notice"} {
+		m[name] = template.Must(template.ParseFS(files, "templates/frame.html", "templates/icons.html", "templates/"+name+".html"))
+	}
+	return m
+}()
+
+func mustRead(name string) string {
+	b, err := files.ReadFile(name)
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// page is what the frame shows.
+type page struct {
+	Title string
+	Wide  bool
+	Data  any
+
+	formAction string // empty: this site only
+}
+
+// render writes a whole page or, should its template fail, none of it.
+func (h *Handler) render(w http.ResponseWriter, status int, name string, p page) {
+	nonce := rand.Text()
+	var b bytes.Buffer
+	err := pages[name].ExecuteTemplate(&b, "frame", struct {
+		page
+		M      *messages
+		Name   string
+		Nonce  string
+		Style  template.CSS
+		Script template.JS
+	}{p, h.text, name, nonce, styleSheet, script})
+	if err != nil {
+		h.logger.Error("filling a page", zap.String("page", name), zap.Error(err))
+		http.Error(w, h.text.Broken.Title, http.StatusInternalServerError)
+		return
+	}
+	if p.formAction == "" {
+		p.formAction = "'self'"
+	}
+	w.Header().Set("Content-Security-Policy", policy(nonce, p.formAction))
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	if _, err := b.WriteTo(w); err != nil {
+		h.logger.Debug("the visitor has gone", zap.Error(err))
+	}
+}
+
+// tile stands for a vendor: its initials on a colour made of its name.
+type tile struct {
+	Initials string
+	Hue      uint32
+}
+
+const hues = 12 // classes in style.css
+
+func tileOf(name string) tile {
+	short, _, _ := strings.Cut(name, "(")
+	words := strings.FieldsFunc(short, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	var initials []rune
+	for _, w := range words {
+		if len(initials) < 2 {
+			initials = append(initials, unicode.ToUpper([]rune(w)[0]))
+		}
+	}
+	hash := fnv.New32a()
+	hash.Write([]byte(strings.ToLower(name)))
+	return tile{Initials: string(initials), Hue: hash.Sum32() % hues}
+}
+
+// who is the end user whose account is connected, as the app has named them. It
+// lets somebody who was sent a stranger's link see that it isn't theirs (S2).
+type who struct{ Name, More string }
+
+func whoOf(s *connect.Session) *who {
+	var parts []string
+	if u := s.EndUser; u != nil {
+		parts = append(parts, u.DisplayName, u.Email)
+	}
+	if s.Organization != nil {
+		parts = append(parts, s.Organization.DisplayName)
+	}
+	var known []string
+	for _, p := range parts {
+		if p = strings.TrimSpace(p); p != "" {
+			known = append(known, p)
+		}
+	}
+	if len(known) == 0 {
+		return nil
+	}
+	return &who{Name: known[0], More: strings.Join(known[1:], " · ")}
+}
+
+// step is one stop on the visitor's way.
+type step struct {
+	Label         string
+	Done, Current bool
+}
+
+const (
+	stepChoose = iota
+	stepConnect
+	stepDone
+)
+
+// steps shows how far the visitor has come. There is nothing to choose where
+// only one integration is offered.
+func (h *Handler) steps(current int, several bool) []step {
+	var out []step
+	for i, label := range []string{h.text.StepChoose, h.text.StepConnect, h.text.StepDone} {
+		if i == stepChoose && !several {
+			continue
+		}
+		out = append(out, step{Label: label, Done: i < current || current == stepDone, Current: i == current})
+	}
+	return out
+}
