@@ -22,6 +22,9 @@ const (
 	// leaseTTL outlives the token call and the write after it, so that nobody
 	// else starts while the holder may still be at it.
 	leaseTTL = 90 * time.Second
+	// leaseWait bounds the wait for the lease: the token call and the write
+	// that follow have to have time left.
+	leaseWait = 20 * time.Second
 	// A credential is renewed in the background when a fifth of its lifetime is
 	// left, or five minutes.
 	latestMargin   = 5 * time.Minute
@@ -64,7 +67,7 @@ type Refresher struct {
 
 	setup   atomic.Pointer[Setup]
 	entries sync.Map // ID → *entry
-	flights sync.WaitGroup
+	flights sync.Map // *flight → nothing: those under way
 }
 
 // entry is what the process knows of one connection.
@@ -107,13 +110,20 @@ func (r *Refresher) Forget(id ID) { r.entries.Delete(id) }
 // Drain waits until no renewal is under way, or the context ends: a renewal
 // that is cut off after the provider has answered would lose a refresh token.
 func (r *Refresher) Drain(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { r.flights.Wait(); close(done) }()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		var f *flight
+		r.flights.Range(func(k, _ any) bool {
+			f = k.(*flight)
+			return false
+		})
+		if f == nil {
+			return nil
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -216,7 +226,7 @@ func (b *Bound) newerThan(stale *Bound) bool {
 // to be replaced; nil: any will do.
 func (r *Refresher) join(ctx context.Context, id ID, e *entry, stale *Bound) (*Bound, error) {
 	for {
-		f, b, err := r.start(ctx, id, e, stale)
+		f, own, b, err := r.start(ctx, id, e, stale)
 		if b != nil || err != nil {
 			return b, err
 		}
@@ -227,33 +237,32 @@ func (r *Refresher) join(ctx context.Context, id ID, e *entry, stale *Bound) (*B
 		}
 		// A flight that was under way already may have been one that only
 		// read the credential that the caller has found stale.
-		if f.err == nil && stale != nil && !f.bound.newerThan(stale) {
+		if !own && f.err == nil && stale != nil && !f.bound.newerThan(stale) {
 			continue
 		}
 		return f.bound, f.err
 	}
 }
 
-// start starts the flight, unless one is under way or what the caller needs is
-// there already.
-func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound) (*flight, *Bound, error) {
+// start starts the flight, which is then the caller's own, unless one is under
+// way or what the caller needs is there already.
+func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound) (_ *flight, own bool, _ *Bound, _ error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if f := e.flight; f != nil {
-		return f, nil, nil
+		return f, false, nil, nil
 	}
 	if b := e.bound.Load(); b != nil && (stale == nil || b.newerThan(stale)) {
-		return nil, b, nil
+		return nil, false, b, nil
 	}
 	if stale != nil && time.Now().Before(e.retryAt) {
-		return nil, nil, e.lastErr
+		return nil, false, nil, e.lastErr
 	}
 	f := &flight{done: make(chan struct{}), setup: r.setup.Load()}
 	e.flight = f
-	r.flights.Add(1)
+	r.flights.Store(f, nil)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTimeout)
 	go func() {
-		defer r.flights.Done()
 		defer cancel()
 		if stale == nil {
 			f.bound, f.err = r.load(ctx, id)
@@ -262,7 +271,7 @@ func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound) (*
 		}
 		r.land(id, e, f, stale != nil)
 	}()
-	return f, nil, nil
+	return f, true, nil, nil
 }
 
 // land ends a flight: what it brought is published before anyone can start
@@ -279,13 +288,14 @@ func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
 	case ended(f.err):
 		// The store is asked again on the next use: the connection may be
 		// made again, or its user may connect it anew, at any time.
-		r.Forget(id)
+		r.entries.CompareAndDelete(id, e)
 	case renewal:
 		e.lastErr = f.err
 		e.retryAt = time.Now().Add(backoff(e.failures, f.err))
 		e.failures++
 	}
 	e.flight = nil
+	r.flights.Delete(f)
 	close(f.done)
 }
 

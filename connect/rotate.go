@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -58,22 +59,29 @@ func (r *Refresher) renew(ctx context.Context, stale *Bound) (*Bound, error) {
 	if err != nil {
 		return nil, err
 	}
+	before := c
 	c, err = r.Store.Update(ctx, id, func(row *Connection) error {
-		if row.UID != c.UID {
+		if row.UID != before.UID {
 			return ErrNotFound
 		}
+		if row.Version > version {
+			return vault.ErrConflict
+		}
 		row.Status, row.Cause = StatusActive, ""
-		row.Version, row.Expires, row.Config = version, fresh.Expires, fresh.Config
+		row.Version, row.Expires = version, fresh.Expires
+		row.Config = changed(row.Config, before.Config, fresh.Config)
 		return nil
 	})
-	if errors.Is(err, ErrNotFound) {
+	switch {
+	case errors.Is(err, vault.ErrConflict): // the user has connected again since the write
+		return r.adopt(ctx, stale)
+	case errors.Is(err, ErrNotFound):
 		return nil, r.bury(ctx, stale.Connection, err)
-	}
-	if err != nil {
+	case err != nil:
 		// The vault has it, and that is what counts; the row catches up with
 		// the next renewal.
 		r.Logger.Error("recording a renewal", connectionFields(id, zap.Error(err))...)
-		c = stale.Connection
+		c = before
 		c.Config = fresh.Config
 	}
 	r.Logger.Info("credential renewed", connectionFields(id,
@@ -83,11 +91,29 @@ func (r *Refresher) renew(ctx context.Context, stale *Bound) (*Bound, error) {
 	return r.bindCredential(c, version, fresh.Credential)
 }
 
+// changed returns a row's config with what a renewal has brought anew. All else
+// is the row's: the user may have connected again with other values meanwhile.
+func changed(row, before, after map[string]string) map[string]string {
+	out := maps.Clone(row)
+	for k, v := range after {
+		if old, ok := before[k]; ok && old == v {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]string)
+		}
+		out[k] = v
+	}
+	return out
+}
+
 // lease takes the connection's refresh lease. While another process holds it,
 // the vault is watched: as soon as a newer version shows up there is nothing
 // left to do but to use it.
 func (r *Refresher) lease(ctx context.Context, stale *Bound) (Lease, *Bound, error) {
 	const pollMin, pollMax = 10 * time.Millisecond, 500 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, leaseWait)
+	defer cancel()
 	name := "refresh/" + stale.Connection.UID
 	for wait := pollMin; ; wait = min(wait*2, pollMax) {
 		l, err := r.Store.Lease(ctx, name, leaseTTL)
@@ -190,9 +216,15 @@ func (r *Refresher) refused(ctx context.Context, stale *Bound, cause error) (*Bo
 		if row.UID != stale.Connection.UID {
 			return ErrNotFound
 		}
+		if row.Version > stale.Version {
+			return vault.ErrConflict
+		}
 		row.Status, row.Cause = StatusNeedsReauth, te.Code
 		return nil
 	})
+	if errors.Is(err, vault.ErrConflict) { // the user has connected again just now
+		return r.adopt(ctx, stale)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("recording that %s needs its user: %w", id, err)
 	}

@@ -21,7 +21,7 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 	}
 	id := ID{Integration: in.Key, Connection: s.Connection}
 	if id.Connection != "" {
-		conn, err := c.replace(ctx, id, value, g)
+		conn, err := c.replace(ctx, s, id, value, g)
 		if err == nil || !errors.Is(err, ErrNotFound) {
 			return conn, err
 		}
@@ -40,8 +40,13 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 	}
 	created, err := c.Store.Create(ctx, conn)
 	if err != nil {
+		// Somebody may have made it meanwhile: a form that was sent twice.
+		again := errors.Is(err, ErrExists) && s.Connection != ""
 		if derr := c.Vault.Delete(ctx, conn.VaultName()); derr != nil {
 			c.Logger.Error("removing the credential of a connection that was not made", connectionFields(id, zap.Error(derr))...)
+		}
+		if again {
+			return c.replace(ctx, s, id, value, g)
 		}
 		return Connection{}, fmt.Errorf("storing connection %s: %w", id, err)
 	}
@@ -50,8 +55,9 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 	return created, nil
 }
 
-// replace gives an existing connection a new credential.
-func (c *Connector) replace(ctx context.Context, id ID, value []byte, g scheme.Grant) (Connection, error) {
+// replace gives an existing connection a new credential. What the session says
+// of its user takes the place of what was known; the rest stays.
+func (c *Connector) replace(ctx context.Context, s *Session, id ID, value []byte, g scheme.Grant) (Connection, error) {
 	conn, err := c.Store.Connection(ctx, id)
 	if err != nil {
 		return Connection{}, err
@@ -69,15 +75,26 @@ func (c *Connector) replace(ctx context.Context, id ID, value []byte, g scheme.G
 			return Connection{}, fmt.Errorf("storing the credential of %s: %w", id, err)
 		}
 	}
-	uid, version := conn.UID, conn.Version
+	uid, version, name := conn.UID, conn.Version, conn.VaultName()
 	conn, err = c.Store.Update(ctx, id, func(row *Connection) error {
 		if row.UID != uid {
 			return ErrNotFound
 		}
 		row.Status, row.Cause, row.Config = StatusActive, "", g.Config
 		row.Version, row.Expires = version, g.Expires
+		if s.EndUser != nil {
+			row.EndUser = s.endUser()
+		}
+		if len(s.Tags) > 0 {
+			row.Tags = s.Tags
+		}
 		return nil
 	})
+	if errors.Is(err, ErrNotFound) { // removed meanwhile: nothing may be left of it (S82)
+		if derr := c.Vault.Delete(ctx, name); derr != nil {
+			c.Logger.Error("removing the credential of a removed connection", connectionFields(id, zap.Error(derr))...)
+		}
+	}
 	if err != nil {
 		return Connection{}, fmt.Errorf("storing connection %s: %w", id, err)
 	}

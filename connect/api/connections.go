@@ -198,16 +198,21 @@ func flag(r *http.Request, name string) (bool, error) {
 
 // credentialsJSON reveals a credential to the app that it belongs to.
 func credentialsJSON(p *catalog.Provider, c *scheme.Credential, withRefreshToken bool) map[string]any {
+	if p.Mode == catalog.ModeNone {
+		return map[string]any{}
+	}
 	out := map[string]any{"type": authModes[p.Mode]}
 	if !c.Expires.IsZero() {
 		out["expires_at"] = stamp(c.Expires)
 	}
-	raw := map[string]any{}
 	if c.Raw != "" {
+		raw := map[string]any{}
 		// What was stored is JSON that had been parsed before.
-		_ = json.Unmarshal([]byte(c.Raw.Reveal()), &raw)
+		dec := json.NewDecoder(strings.NewReader(c.Raw.Reveal()))
+		dec.UseNumber()
+		_ = dec.Decode(&raw)
 		if !withRefreshToken {
-			dropRefreshTokens(raw)
+			dropRefreshTokens(raw, c)
 		}
 		out["raw"] = raw
 	}
@@ -231,19 +236,28 @@ func credentialsJSON(p *catalog.Provider, c *scheme.Credential, withRefreshToken
 	return out
 }
 
-func dropRefreshTokens(v any) {
+// dropRefreshTokens takes refresh tokens out, by what they are called and by
+// what they are: some providers have a name of their own for it.
+func dropRefreshTokens(v any, c *scheme.Credential) {
 	switch v := v.(type) {
 	case map[string]any:
-		delete(v, "refresh_token")
-		delete(v, "refreshToken")
-		for _, child := range v {
-			dropRefreshTokens(child)
+		for name, child := range v {
+			if name == "refresh_token" || name == "refreshToken" || isRefreshToken(child, c) {
+				delete(v, name)
+				continue
+			}
+			dropRefreshTokens(child, c)
 		}
 	case []any:
 		for _, child := range v {
-			dropRefreshTokens(child)
+			dropRefreshTokens(child, c)
 		}
 	}
+}
+
+func isRefreshToken(v any, c *scheme.Credential) bool {
+	s, ok := v.(string)
+	return ok && s != "" && (s == c.RefreshToken.Reveal() || s == c.Previous.Reveal())
 }
 
 func (a *API) deleteConnection(w http.ResponseWriter, r *http.Request) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/problem"
+	"github.com/keycaddy/keycaddy/connect/scheme"
 )
 
 type explainRequest struct {
@@ -34,7 +35,8 @@ func (a *API) explain(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := connect.ID{Integration: in.ProviderConfigKey, Connection: in.ConnectionID}
-	if _, err := a.Connector.Setup.Integration(id.Integration); err != nil {
+	integration, err := a.Connector.Setup.Integration(id.Integration)
+	if err != nil {
 		return reply(w, http.StatusOK, explanation{Refused: problem.Of(err)})
 	}
 	b, err := a.Connector.Refresher.Current(r.Context(), id)
@@ -44,6 +46,11 @@ func (a *API) explain(w http.ResponseWriter, r *http.Request) error {
 	out := explanation{
 		Allowed: true, Provider: b.Connection.Provider, BaseURL: b.Base.String(),
 		Version: uint64(b.Version), Renews: b.Renewable,
+	}
+	// An address may have the credential in its path, and is then shown as the
+	// entry has it.
+	if base := integration.Provider.Request.BaseURL; scheme.CarriesCredential(base.Refs()) {
+		out.BaseURL = base.String()
 	}
 	out.Headers, out.Query = b.Names()
 	if !b.Connection.Expires.IsZero() {

@@ -136,11 +136,12 @@ func (a *API) createReconnectSession(w http.ResponseWriter, r *http.Request) err
 	if err := read(r, &in); err != nil {
 		return err
 	}
-	in.Allowed = []string{in.IntegrationID}
 	s, bad := a.session(&in)
-	s.Connection, s.Reconnect = in.ConnectionID, true
-	if in.ConnectionID == "" {
-		bad = append(bad, problem.Field{Code: "invalid_type", Message: "Invalid input: expected string, received undefined", Path: []string{"connection_id"}})
+	s.Allowed, s.Connection, s.Reconnect = []string{in.IntegrationID}, in.ConnectionID, true
+	for _, f := range []struct{ name, value string }{{"connection_id", in.ConnectionID}, {"integration_id", in.IntegrationID}} {
+		if f.value == "" {
+			bad = append(bad, problem.Field{Code: "invalid_type", Message: "Invalid input: expected string, received undefined", Path: []string{f.name}})
+		}
 	}
 	if len(bad) > 0 {
 		return problem.Invalid("body", bad...)
@@ -150,8 +151,11 @@ func (a *API) createReconnectSession(w http.ResponseWriter, r *http.Request) err
 
 func (a *API) open(w http.ResponseWriter, r *http.Request, s connect.Session) error {
 	token, s, err := a.Connector.Open(r.Context(), s)
-	if errors.Is(err, connect.ErrConnectionGone) {
-		return problem.Invalid("body", problem.Field{Code: "custom", Message: "ConnectionID or IntegrationId does not exists", Path: []string{"connection_id"}})
+	var unknown *connect.UnknownIntegrationError
+	if errors.Is(err, connect.ErrConnectionGone) || errors.As(err, &unknown) {
+		p := problem.Invalid("body")
+		p.Message = "ConnectionID or IntegrationId does not exists"
+		return p
 	}
 	if err != nil {
 		return err

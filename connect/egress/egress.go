@@ -76,6 +76,9 @@ var special = []struct {
 func (p Policy) Check(addr netip.Addr, plain bool) error {
 	// ::ffff:10.0.0.1 is 10.0.0.1; a zone would keep prefixes from matching.
 	addr = addr.Unmap().WithZone("")
+	if !addr.IsValid() {
+		return fmt.Errorf("%w: not an address", ErrRefused)
+	}
 	for _, a := range p.Allow {
 		if a.Contains(addr) {
 			return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/url"
@@ -44,7 +45,7 @@ func parseAnswer(p *catalog.Provider, body []byte, form bool, now time.Time) (*a
 			return nil, refusal(doc, http.StatusOK)
 		}
 	}
-	if code, ok := doc.text("error"); ok && code != "" {
+	if code, ok := doc.text("error"); ok && code != "" && code != "false" && code != "0" {
 		// GitHub and others send errors with status 200.
 		return nil, refusal(doc, http.StatusOK)
 	}
@@ -75,6 +76,9 @@ func parseAnswer(p *catalog.Provider, body []byte, form bool, now time.Time) (*a
 	a.access = first(spec.AccessToken, access...)
 	a.refresh = first(spec.RefreshToken, "refresh_token")
 	if a.access == "" {
+		if _, ok := doc.at("error").(map[string]any); ok {
+			return nil, refusal(doc, http.StatusOK)
+		}
 		return nil, &TokenError{Class: Transient, Code: "no_access_token", Description: "the provider's answer has no access token in it"}
 	}
 	if !usableToken(a.access) || !usableToken(a.refresh) {
@@ -98,14 +102,15 @@ func parseAnswer(p *catalog.Provider, body []byte, form bool, now time.Time) (*a
 	return a, nil
 }
 
-// lifetime tells when the token ends; zero: not known.
+// lifetime tells when the token ends; zero: not known. An end that is past by
+// this machine's clock is none: the token would be renewed at every call.
 func lifetime(p *catalog.Provider, spec *catalog.TokenResponse, first func(string, ...string) string, access string, now time.Time) time.Time {
 	if spec.LifetimeS > 0 {
 		return now.Add(time.Duration(spec.LifetimeS) * time.Second)
 	}
 	if !spec.NoExpiryGiven {
 		if at := first(spec.ExpiresAt, "expires_at"); at != "" && spec.ExpiresIn == "" {
-			if t, ok := parseTime(at); ok {
+			if t, ok := parseTime(at); ok && t.After(now) {
 				return clampTime(t, now)
 			}
 		}
@@ -119,7 +124,7 @@ func lifetime(p *catalog.Provider, spec *catalog.TokenResponse, first func(strin
 			}
 		}
 	}
-	if t, ok := jwtExpiry(access); ok {
+	if t, ok := jwtExpiry(access); ok && t.After(now) {
 		return clampTime(t, now)
 	}
 	if p.Mode == catalog.ModeClientCredentials {
@@ -136,10 +141,10 @@ func clampTime(t, now time.Time) time.Time {
 }
 
 // parseDuration reads a number of units, also one written as a string or with
-// a fraction, or a duration such as "2h". What isn't above zero is no lifetime.
+// a fraction, or a duration such as "2h". Less than a second is no lifetime.
 func parseDuration(s string, unit time.Duration) (time.Duration, bool) {
 	if f, err := strconv.ParseFloat(s, 64); err == nil {
-		if math.IsNaN(f) || f <= 0 {
+		if math.IsNaN(f) || f*float64(unit) < float64(time.Second) {
 			return 0, false
 		}
 		if f*float64(unit) >= float64(maxLifetime) {
@@ -148,7 +153,7 @@ func parseDuration(s string, unit time.Duration) (time.Duration, bool) {
 		return time.Duration(f * float64(unit)), true
 	}
 	d, err := time.ParseDuration(s)
-	return min(d, maxLifetime), err == nil && d > 0
+	return min(d, maxLifetime), err == nil && d >= time.Second
 }
 
 // parseTime reads an instant: seconds or milliseconds since 1970 by their
@@ -229,6 +234,9 @@ func parseDocument(body []byte, form bool) (document, error) {
 	var root any
 	if err := dec.Decode(&root); err != nil {
 		return document{}, notJSON()
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return document{}, notJSON() // there is more behind it
 	}
 	if s, ok := root.(string); ok { // the whole body is the token
 		return document{s, trimmed}, nil

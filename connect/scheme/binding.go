@@ -3,6 +3,7 @@ package scheme
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,6 +25,9 @@ type Binding struct {
 	query   []param
 	each    *each // what has to be made for each request; usually nil
 }
+
+// Format keeps the credential out of whatever prints a Binding.
+func (Binding) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 type header struct {
 	name  string   // canonical
@@ -61,7 +65,7 @@ func (b base) Bind(g Grant) (*Binding, error) {
 	}
 	out := &Binding{Base: base}
 	for name, v := range req.Headers {
-		owned := carriesCredential(v) || strings.EqualFold(name, "user-agent")
+		owned := CarriesCredential(v.Refs()) || strings.EqualFold(name, "user-agent")
 		if v.PerRequest() {
 			if out.each == nil {
 				out.each = &each{headers: map[string]catalog.Value{}, owned: map[string]bool{}, env: func(r *http.Request) *catalog.Env {
@@ -92,8 +96,10 @@ func (b base) Bind(g Grant) (*Binding, error) {
 	return out, nil
 }
 
-func carriesCredential(v catalog.Value) bool {
-	return slices.ContainsFunc(v.Refs(), func(r catalog.Ref) bool {
+// CarriesCredential tells whether a template with these references holds a
+// secret once it is filled.
+func CarriesCredential(refs []catalog.Ref) bool {
+	return slices.ContainsFunc(refs, func(r catalog.Ref) bool {
 		return r.Namespace == "cred" || r.Namespace == "token" || r.Namespace == "resp" || r.Namespace == "signed" ||
 			r.Namespace == "app" && r.Path == "client_secret"
 	})
@@ -136,13 +142,15 @@ func (b *Binding) Inject(r *http.Request) error {
 }
 
 // addQuery adds the credential's parameters to a raw query, whose own ones of
-// the same names are taken out. All others keep their very bytes.
+// the same names are taken out, also where they hide behind a semicolon, which
+// some servers take for an ampersand. All others keep their very bytes.
 func (b *Binding) addQuery(raw string) string {
 	var kept []string
 	for part := range strings.SplitSeq(raw, "&") {
-		key, _, _ := strings.Cut(part, "=")
-		name, err := url.QueryUnescape(key)
-		owned := err != nil || slices.ContainsFunc(b.query, func(p param) bool { return p.name == name })
+		owned := false
+		for piece := range strings.SplitSeq(part, ";") {
+			owned = owned || b.owns(piece)
+		}
 		if part != "" && !owned {
 			kept = append(kept, part)
 		}
@@ -151,6 +159,14 @@ func (b *Binding) addQuery(raw string) string {
 		kept = append(kept, p.escaped)
 	}
 	return strings.Join(kept, "&")
+}
+
+// owns tells whether a piece of a query has the name of one of the credential's
+// parameters, or one that can't be read.
+func (b *Binding) owns(piece string) bool {
+	key, _, _ := strings.Cut(piece, "=")
+	name, err := url.QueryUnescape(key)
+	return err != nil || slices.ContainsFunc(b.query, func(p param) bool { return p.name == name })
 }
 
 // requestValues gives templates the request they are part of (req.*).

@@ -56,6 +56,9 @@ func unsupportedOAuth2(p *catalog.Provider) string {
 func (s oauth2Code) Prepare(answers map[string]string) (map[string]string, error) {
 	bad := FieldErrors{}
 	config := s.answers(s.provider.ConnFields, answers, bad)
+	if len(bad) == 0 {
+		s.fits(Grant{Config: config}, bad)
+	}
 	if len(bad) > 0 {
 		return nil, bad
 	}

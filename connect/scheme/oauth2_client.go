@@ -2,6 +2,7 @@ package scheme
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"time"
@@ -35,11 +36,21 @@ func (s clientCredentials) Accept(ctx context.Context, answers map[string]string
 	if err != nil {
 		return Grant{}, err
 	}
-	return s.Renew(ctx, g)
+	return s.ask(ctx, g)
 }
 
-// Renew asks for another token.
+// Renew asks for another token. The client is the end user's own: if the
+// provider doesn't know it any more, only the user can help.
 func (s clientCredentials) Renew(ctx context.Context, g Grant) (Grant, error) {
+	g, err := s.ask(ctx, g)
+	var te *TokenError
+	if errors.As(err, &te) && (te.Code == "invalid_client" || te.Code == "unauthorized_client") {
+		te.Class = Revoked
+	}
+	return g, err
+}
+
+func (s clientCredentials) ask(ctx context.Context, g Grant) (Grant, error) {
 	t := s.provider.Token
 	endpoint, err := s.endpoint(g, t, nil)
 	if err != nil {

@@ -10,7 +10,9 @@ package scheme
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -144,6 +146,9 @@ type base struct {
 	client   *http.Client
 }
 
+// Format keeps the client's secret out of whatever prints a scheme.
+func (b base) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "scheme of "+b.provider.ID) }
+
 // Fields returns the entry's fields that an end user is asked for.
 func (b base) Fields() []*catalog.Field {
 	return append(asked(b.provider.ConnFields), asked(b.provider.CredFields)...)
@@ -199,10 +204,71 @@ func (b base) accept(in map[string]string) (Grant, error) {
 	for k, v := range b.answers(b.provider.CredFields, in, bad) {
 		g.Fields[k] = Secret(v)
 	}
+	if len(bad) == 0 {
+		b.fits(g, bad)
+	}
 	if len(bad) > 0 {
 		return Grant{}, bad
 	}
 	return g, nil
+}
+
+// fits checks that the entry's addresses and headers can be made of the
+// answers, so that what would lead elsewhere or break a request is neither sent
+// nor stored (S26, S27).
+func (b base) fits(g Grant, bad FieldErrors) {
+	env := b.env(g, nil)
+	blame := func(refs []catalog.Ref, err error) {
+		var unsafe *catalog.UnsafeError
+		if !errors.As(err, &unsafe) {
+			return // a value that isn't known yet, such as a token
+		}
+		culprit := ""
+		for _, r := range refs {
+			f, ok := b.provider.Field(r.Namespace, r.Path)
+			if !ok || r.Namespace == "app" || !f.Asked() {
+				continue
+			}
+			if named := strings.Contains(unsafe.Where, r.String()); culprit == "" || named {
+				culprit = r.Path
+			}
+		}
+		if culprit != "" {
+			bad[culprit] = unsafe.Reason
+		}
+	}
+	for _, u := range b.addresses() {
+		_, err := u.Fill(env)
+		blame(u.Refs(), err)
+	}
+	if b.provider.Request != nil {
+		for name, v := range b.provider.Request.Headers {
+			_, err := v.FillHeader(name, env)
+			blame(v.Refs(), err)
+		}
+	}
+}
+
+// addresses are the URLs that the entry makes of connection fields.
+func (b base) addresses() []catalog.URL {
+	var out []catalog.URL
+	p := b.provider
+	if p.Request != nil {
+		out = append(out, p.Request.BaseURL)
+	}
+	if p.Authorize != nil {
+		out = append(out, p.Authorize.URL)
+	}
+	if p.Token != nil {
+		out = append(out, p.Token.URL)
+	}
+	if p.Refresh != nil {
+		out = append(out, p.Refresh.URL)
+	}
+	if p.Verify != nil {
+		out = append(out, p.Verify.BaseURL)
+	}
+	return out
 }
 
 // env is what the entry's templates are filled from. Extra, if not nil, is

@@ -36,6 +36,7 @@ type tokenCall struct {
 	headers  map[string]string
 	body     string // form, json, query; empty: form
 
+	sent   []string // what was sent that may be secret
 	answer *answer
 }
 
@@ -44,12 +45,30 @@ func (c *tokenCall) context(ctx context.Context) context.Context {
 	return context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: c})
 }
 
-// RoundTrip sends one token request. All errors are *TokenError.
+// RoundTrip sends one token request. What comes of sending it is a *TokenError
+// if it isn't a token.
 func (c *tokenCall) RoundTrip(std *http.Request) (*http.Response, error) {
 	req, err := c.translate(std)
 	if err != nil {
 		return nil, err
 	}
+	res, err := c.send(std, req)
+	var te *TokenError
+	if errors.As(err, &te) {
+		te.Code, te.Description = c.scrub(te.Code), c.scrub(te.Description)
+	}
+	return res, err
+}
+
+// scrub takes out what was sent: some providers quote it in their errors (S52).
+func (c *tokenCall) scrub(s string) string {
+	for _, v := range c.sent {
+		s = strings.ReplaceAll(s, v, redacted)
+	}
+	return s
+}
+
+func (c *tokenCall) send(std, req *http.Request) (*http.Response, error) {
 	res, err := c.client.Do(req)
 	if err != nil {
 		return nil, unreachable(err)
@@ -98,6 +117,7 @@ func (c *tokenCall) translate(std *http.Request) (*http.Request, error) {
 	for name, v := range c.params {
 		form.Set(name, fmt.Sprint(v))
 	}
+	c.remember(std, form)
 	u := *std.URL
 	payload, kind := []byte(form.Encode()), "application/x-www-form-urlencoded"
 	switch c.body {
@@ -141,6 +161,29 @@ func (c *tokenCall) translate(std *http.Request) (*http.Request, error) {
 	return req, nil
 }
 
+// remember notes what must not come back in an error's text.
+func (c *tokenCall) remember(std *http.Request, form url.Values) {
+	const least = 6 // what is shorter is no secret, and may be part of any word
+	note := func(s string) {
+		if len(s) >= least {
+			c.sent = append(c.sent, s)
+		}
+	}
+	for name := range form {
+		switch name {
+		case "grant_type", "client_id", "redirect_uri", "scope":
+		default:
+			note(form.Get(name))
+		}
+	}
+	if _, password, ok := std.BasicAuth(); ok {
+		note(password)
+		if plain, err := url.QueryUnescape(password); err == nil {
+			note(plain)
+		}
+	}
+}
+
 // failure reads an answer that isn't a success.
 func failure(res *http.Response, body []byte, form bool) error {
 	te := &TokenError{Class: Transient, Code: "http_" + strconv.Itoa(res.StatusCode), RetryAfter: retryAfter(res.Header.Get("Retry-After"), time.Now())}
@@ -164,8 +207,8 @@ func failure(res *http.Response, body []byte, form bool) error {
 // retryAfter reads the header of RFC 9110 section 10.2.3: seconds or a date.
 func retryAfter(s string, now time.Time) time.Duration {
 	var d time.Duration
-	if n, err := strconv.Atoi(strings.TrimSpace(s)); err == nil {
-		d = time.Duration(min(n, int(maxRetryAfter/time.Second))) * time.Second
+	if n, err := strconv.Atoi(strings.TrimSpace(s)); err == nil || errors.Is(err, strconv.ErrRange) {
+		d = time.Duration(max(0, min(n, int(maxRetryAfter/time.Second)))) * time.Second
 	} else if t, err := http.ParseTime(s); err == nil {
 		d = t.Sub(now)
 	}
