@@ -1,0 +1,339 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/catalog"
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/egress"
+	"github.com/keycaddy/keycaddy/connect/scheme"
+)
+
+func init() { caddy.RegisterModule(App{}) }
+
+// App is keycaddy's configuration: what the handlers on all sites share. Left
+// empty it works: everything is kept in one folder under Caddy's data
+// directory, secrets sealed with a key that is made on the first start.
+type App struct {
+	// The origin at which browsers reach the connect pages and providers send
+	// them back, such as `https://connect.example.com`. It is never taken from
+	// a request. Default: `http://localhost:8080`
+	PublicURL string `json:"public_url,omitempty"`
+
+	// Where everything but secrets is kept. Default: sqlite
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=keycaddy.stores inline_key=store"`
+
+	// Where secrets rest. Default: sealed
+	VaultRaw json.RawMessage `json:"vault,omitempty" caddy:"namespace=keycaddy.vaults inline_key=vault"`
+
+	// The API keys that apps may use: UUIDs of version 4, best given as
+	// placeholders such as `{env.KEYCADDY_API_KEY}`. If there is none here and
+	// none was made before, one is made on the first start and printed once.
+	APIKeys []string `json:"api_keys,omitempty"`
+
+	// The providers that users can connect, by the key that apps call them by.
+	Integrations map[string]*Integration `json:"integrations,omitempty"`
+
+	// A folder of YAML files, one for each API of your own. They lie over the
+	// built-in ones: one of the same id takes its place.
+	Catalog string `json:"catalog,omitempty"`
+
+	// Which addresses keycaddy may connect to beyond the public internet.
+	Egress Egress `json:"egress,omitzero"`
+
+	store  StoreOpener
+	vault  VaultOpener
+	keys   []connect.APIKey
+	policy egress.Policy
+	setup  *connect.Setup
+	logger *zap.Logger
+	guests string // the configuration of store and vault, by which runtimes are kept apart
+	shared string // the key of the runtime in the pool; empty: not acquired
+	run    *running
+	ready  chan struct{}
+	demo   *demoHandler
+}
+
+// Egress opens addresses that keycaddy refuses to connect to by default:
+// private networks, loopback, link-local, and all others that are special.
+type Egress struct {
+	// Address ranges (CIDR) or single addresses. Plain `http` works towards
+	// these only.
+	Allow []string `json:"allow,omitempty"`
+}
+
+// Integration is a provider set up with your own client.
+type Integration struct {
+	// The provider's id in the catalog (`caddy keycaddy providers` lists them).
+	// Default: the integration's key
+	Provider string `json:"provider,omitempty"`
+
+	// The name that users see. Default: the provider's
+	DisplayName string `json:"display_name,omitempty"`
+
+	// The client id of the app that you registered with the provider.
+	ClientID string `json:"client_id,omitempty"`
+
+	// Its secret, best given as a placeholder such as
+	// `{env.GITHUB_CLIENT_SECRET}` or `{file./run/secrets/github}`.
+	ClientSecret string `json:"client_secret,omitempty"`
+
+	// The scopes to ask for. Default: the catalog entry's
+	Scopes []string `json:"scopes,omitempty"`
+
+	// Parameters added to the authorization URL.
+	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
+
+	// Values for the entry's operator fields (`app_fields`), by name.
+	Fields map[string]string `json:"fields,omitempty"`
+}
+
+// DefaultPublicURL is where the connect pages are if nothing else is said.
+const DefaultPublicURL = "http://localhost:8080"
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "keycaddy", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision reads the configuration. It touches neither store nor vault: a
+// configuration may be provisioned only to be checked.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.ready = make(chan struct{})
+	if err := a.loadGuests(ctx); err != nil {
+		return err
+	}
+	repl := caddy.NewReplacer()
+	public, err := a.publicURL(repl)
+	if err != nil {
+		return err
+	}
+	if a.policy, err = a.egress(repl); err != nil {
+		return err
+	}
+	for i, raw := range a.APIKeys {
+		key, err := repl.ReplaceOrErr(raw, true, true)
+		if err != nil {
+			return fmt.Errorf("api_key: %w", err)
+		}
+		if !connect.IsAPIKey(key) {
+			return fmt.Errorf("api_key: an API key is a UUID of version 4, as the SDKs demand (make one with `cat /proc/sys/kernel/random/uuid`)")
+		}
+		a.keys = append(a.keys, connect.APIKey{Name: fmt.Sprintf("config %d", i+1), Key: connect.DigestOf(key)})
+	}
+	cat, err := a.catalog(repl)
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	var integrations []*connect.Integration
+	for key, in := range a.Integrations {
+		made, err := in.make(key, cat, repl)
+		if err != nil {
+			return fmt.Errorf("integration %s: %w", key, err)
+		}
+		integrations = append(integrations, made)
+	}
+	a.setup, err = connect.NewSetup(cat, public, egress.NewClient(a.policy, tokenTimeout), integrations)
+	return err
+}
+
+// tokenTimeout bounds one request to a provider's token endpoint.
+const tokenTimeout = 30 * time.Second
+
+func (a *App) loadGuests(ctx caddy.Context) error {
+	if a.StoreRaw == nil {
+		a.StoreRaw = json.RawMessage(`{"store":"sqlite"}`)
+	}
+	if a.VaultRaw == nil {
+		a.VaultRaw = json.RawMessage(`{"vault":"sealed"}`)
+	}
+	// LoadModule clears what it has loaded.
+	sum := sha256.Sum256(slices.Concat(a.StoreRaw, []byte{0}, a.VaultRaw))
+	a.guests = hex.EncodeToString(sum[:])
+	store, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return fmt.Errorf("loading store: %w", err)
+	}
+	vault, err := ctx.LoadModule(a, "VaultRaw")
+	if err != nil {
+		return fmt.Errorf("loading vault: %w", err)
+	}
+	var ok bool
+	if a.store, ok = store.(StoreOpener); !ok {
+		return fmt.Errorf("store module %T doesn't open stores", store)
+	}
+	if a.vault, ok = vault.(VaultOpener); !ok {
+		return fmt.Errorf("vault module %T doesn't open vaults", vault)
+	}
+	return nil
+}
+
+func (a *App) publicURL(repl *caddy.Replacer) (*url.URL, error) {
+	raw := a.PublicURL
+	if raw == "" {
+		raw = DefaultPublicURL
+	}
+	raw, err := repl.ReplaceOrErr(raw, true, true)
+	if err != nil {
+		return nil, fmt.Errorf("public_url: %w", err)
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/" {
+		return nil, fmt.Errorf("public_url: %q is not an origin such as https://connect.example.com", raw)
+	}
+	u.Path = ""
+	return u, nil
+}
+
+func (a *App) egress(repl *caddy.Replacer) (egress.Policy, error) {
+	var p egress.Policy
+	for _, raw := range a.Egress.Allow {
+		s, err := repl.ReplaceOrErr(raw, true, true)
+		if err != nil {
+			return p, fmt.Errorf("egress allow: %w", err)
+		}
+		prefix, err := netip.ParsePrefix(s)
+		if err != nil {
+			addr, aerr := netip.ParseAddr(s)
+			if aerr != nil {
+				return p, fmt.Errorf("egress allow: %q is neither an address nor a range such as 10.20.0.0/16", s)
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		p.Allow = append(p.Allow, prefix.Masked())
+	}
+	return p, nil
+}
+
+func (a *App) catalog(repl *caddy.Replacer) (*catalog.Catalog, error) {
+	folder, err := repl.ReplaceOrErr(a.Catalog, true, true)
+	if err != nil {
+		return nil, err
+	}
+	return openCatalog(folder)
+}
+
+// openCatalog reads the built-in providers and those of a folder over them.
+func openCatalog(folder string) (*catalog.Catalog, error) {
+	if folder == "" {
+		return catalog.Builtin()
+	}
+	if info, err := os.Stat(folder); err != nil {
+		return nil, err
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("%s is not a folder", folder)
+	}
+	return catalog.Load(os.DirFS(folder))
+}
+
+// started is given to integrations of the configuration as their time of
+// creation, which nobody has recorded.
+var started = time.Now()
+
+func (in *Integration) make(key string, cat *catalog.Catalog, repl *caddy.Replacer) (*connect.Integration, error) {
+	if in == nil || key == "" {
+		return nil, errors.New("it has no configuration or no key")
+	}
+	id := in.Provider
+	if id == "" {
+		id = key
+	}
+	p, err := cat.Provider(id)
+	if err != nil {
+		return nil, fmt.Errorf("provider: %w", err)
+	}
+	out := &connect.Integration{Key: key, DisplayName: in.DisplayName, Provider: p, Created: started}
+	if out.DisplayName == "" {
+		out.DisplayName = p.DisplayName
+	}
+	replace := func(name, value string) string {
+		v, rerr := repl.ReplaceOrErr(value, true, true)
+		if rerr != nil && err == nil {
+			err = fmt.Errorf("%s: %w", name, rerr)
+		}
+		return v
+	}
+	out.App = scheme.App{
+		ClientID:            replace("client_id", in.ClientID),
+		ClientSecret:        scheme.Secret(replace("client_secret", in.ClientSecret)),
+		Scopes:              in.Scopes,
+		AuthorizationParams: in.AuthorizationParams,
+		Fields:              make(map[string]string, len(in.Fields)),
+	}
+	for name, value := range in.Fields {
+		out.App.Fields[name] = replace(name, value)
+	}
+	return out, err
+}
+
+// Start opens store and vault, or takes over those that a former configuration
+// has opened.
+func (a *App) Start() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	rt, err := a.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	a.run, err = rt.activate(ctx, a)
+	if err != nil {
+		return err
+	}
+	if err := a.greet(ctx); err != nil {
+		return errors.Join(err, a.Stop()) // Caddy stops only what has started
+	}
+	close(a.ready)
+	a.logger.Info("keycaddy is ready", zap.String("public_url", a.setup.PublicURL.String()), zap.Int("integrations", len(a.Integrations)))
+	return nil
+}
+
+// Stop takes this configuration back. Store and vault stay open: requests are
+// still under way.
+func (a *App) Stop() error {
+	if a.run != nil {
+		a.run.runtime.deactivate(a.run)
+	}
+	return nil
+}
+
+// Cleanup lets go of store and vault; the last to do so closes them.
+func (a *App) Cleanup() error {
+	if a.shared == "" {
+		return nil
+	}
+	_, err := runtimes.Delete(a.shared)
+	a.shared = ""
+	return err
+}
+
+// wait returns what handlers work with, as soon as the app has started: Caddy
+// starts apps in no particular order, and a request may be faster.
+func (a *App) wait(ctx context.Context) (*running, error) {
+	select {
+	case <-a.ready:
+		return a.run, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,181 @@
+package caddymodule
+
+import (
+	"encoding/json"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
+
+// parseApp sets up the app from the global option. Syntax:
+//
+//	keycaddy {
+//	    public_url <origin>
+//	    store      <name> ...
+//	    vault      <name> ...
+//	    api_key    <uuid>...
+//	    catalog    <folder>
+//	    egress {
+//	        allow <range>...
+//	    }
+//	    integration <key> {
+//	        provider      <id>
+//	        display_name  <name>
+//	        client_id     <id>
+//	        client_secret <secret>
+//	        scopes        <scope>...
+//	        authorization_param <name> <value>
+//	        field         <name> <value>
+//	    }
+//	}
+func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
+	app := &App{Integrations: make(map[string]*Integration)}
+	if existing != nil {
+		return nil, d.Err("the global option keycaddy is given twice")
+	}
+	d.Next()
+	if d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		if err := app.parseOption(d); err != nil {
+			return nil, err
+		}
+	}
+	return httpcaddyfile.App{Name: "keycaddy", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+func (a *App) parseOption(d *caddyfile.Dispenser) error {
+	switch d.Val() {
+	case "public_url":
+		return oneArg(d, &a.PublicURL)
+	case "catalog":
+		return oneArg(d, &a.Catalog)
+	case "api_key":
+		keys := d.RemainingArgs()
+		if len(keys) == 0 {
+			return d.ArgErr()
+		}
+		a.APIKeys = append(a.APIKeys, keys...)
+		return nil
+	case "store":
+		return parseGuest(d, &a.StoreRaw, "keycaddy.stores.", "store")
+	case "vault":
+		return parseGuest(d, &a.VaultRaw, "keycaddy.vaults.", "vault")
+	case "egress":
+		return a.Egress.parse(d)
+	case "integration":
+		return a.parseIntegration(d)
+	}
+	return d.Errf("unrecognized option %s", d.Val())
+}
+
+func parseGuest(d *caddyfile.Dispenser, raw *json.RawMessage, namespace, key string) error {
+	if *raw != nil {
+		return d.Errf("%s is given twice", key)
+	}
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, namespace+name)
+	if err != nil {
+		return err
+	}
+	*raw = caddyconfig.JSONModuleObject(module, key, name, nil)
+	return nil
+}
+
+func (e *Egress) parse(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if d.Val() != "allow" {
+			return d.Errf("unrecognized egress option %s", d.Val())
+		}
+		ranges := d.RemainingArgs()
+		if len(ranges) == 0 {
+			return d.ArgErr()
+		}
+		e.Allow = append(e.Allow, ranges...)
+	}
+	return nil
+}
+
+func (a *App) parseIntegration(d *caddyfile.Dispenser) error {
+	var key string
+	if err := oneArg(d, &key); err != nil {
+		return err
+	}
+	if _, ok := a.Integrations[key]; ok {
+		return d.Errf("integration %s is given twice", key)
+	}
+	in := new(Integration)
+	a.Integrations[key] = in
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := in.parseOption(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *Integration) parseOption(d *caddyfile.Dispenser) error {
+	switch d.Val() {
+	case "provider":
+		return oneArg(d, &in.Provider)
+	case "display_name":
+		return oneArg(d, &in.DisplayName)
+	case "client_id":
+		return oneArg(d, &in.ClientID)
+	case "client_secret":
+		return oneArg(d, &in.ClientSecret)
+	case "scopes":
+		scopes := d.RemainingArgs()
+		if len(scopes) == 0 {
+			return d.ArgErr()
+		}
+		in.Scopes = append(in.Scopes, scopes...)
+		return nil
+	case "authorization_param":
+		return pair(d, &in.AuthorizationParams)
+	case "field":
+		return pair(d, &in.Fields)
+	}
+	return d.Errf("unrecognized integration option %s", d.Val())
+}
+
+// oneArg reads an option that has one value and is given once.
+func oneArg(d *caddyfile.Dispenser, into *string) error {
+	name := d.Val()
+	if *into != "" {
+		return d.Errf("%s is given twice", name)
+	}
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	*into = d.Val()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func pair(d *caddyfile.Dispenser, into *map[string]string) error {
+	args := d.RemainingArgs()
+	if len(args) != 2 {
+		return d.ArgErr()
+	}
+	if *into == nil {
+		*into = make(map[string]string)
+	}
+	if _, ok := (*into)[args[0]]; ok {
+		return d.Errf("%s is given twice", args[0])
+	}
+	(*into)[args[0]] = args[1]
+	return nil
+}

@@ -1,0 +1,249 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/dustin/go-humanize"
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/connect/egress"
+	"github.com/keycaddy/keycaddy/proxy"
+)
+
+func init() { caddy.RegisterModule(Proxy{}) }
+
+// Proxy sends a call on to the provider of the connection that it names, with
+// the connection's credential. A call names its connection with the headers
+// `Connection-Id` and `Provider-Config-Key`, and proves itself with
+// `Authorization: Bearer <api key>`; none of the three reaches the provider.
+//
+// If the provider says that the credential has ended, it is renewed and the
+// call is sent again, once, and the caller never notices.
+type Proxy struct {
+	// The part of the path that is not the provider's, such as `/proxy`.
+	StripPrefix string `json:"strip_prefix,omitempty"`
+
+	// How large a body may be, in bytes, to be kept for the second attempt.
+	// Larger ones, and those of unknown length, are streamed once; a refusal
+	// then goes to the caller, and the next call finds a new credential.
+	// Default: 262144 (256 KiB)
+	ReplayBuffer int64 `json:"replay_buffer,omitempty"`
+
+	// How often answers are flushed while they are copied; below zero: after
+	// every write. Event streams and answers of unknown length are flushed
+	// at once in any case.
+	FlushInterval caddy.Duration `json:"flush_interval,omitempty"`
+
+	// Let `%2F` through in paths. It is refused by default, since servers
+	// don't agree on what it means; some APIs (GitLab's) need it.
+	AllowEncodedSlash bool `json:"allow_encoded_slash,omitempty"`
+
+	// How providers are connected to: one of Caddy's transports.
+	// Default: http
+	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	app    *App
+	proxy  proxy.Proxy
+	logger *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (Proxy) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.keycaddy_proxy", New: func() caddy.Module { return new(Proxy) }}
+}
+
+// Provision sets up the proxy.
+func (p *Proxy) Provision(ctx caddy.Context) error {
+	p.logger = ctx.Logger()
+	app, err := ctx.App("keycaddy")
+	if err != nil {
+		return fmt.Errorf("loading keycaddy: %w", err)
+	}
+	p.app = app.(*App)
+	if p.ReplayBuffer == 0 {
+		p.ReplayBuffer = proxy.DefaultReplayBuffer
+	}
+	if p.TransportRaw == nil {
+		p.TransportRaw = json.RawMessage(`{"protocol":"http"}`)
+	}
+	transport, err := ctx.LoadModule(p, "TransportRaw")
+	if err != nil {
+		return fmt.Errorf("loading transport: %w", err)
+	}
+	base, err := guard(transport.(http.RoundTripper), p.app.policy)
+	if err != nil {
+		return err
+	}
+	p.proxy = proxy.Proxy{
+		Base:          base,
+		ReplayBuffer:  p.ReplayBuffer,
+		Paths:         proxy.Paths{EncodedSlash: p.AllowEncodedSlash},
+		FlushInterval: time.Duration(p.FlushInterval),
+		Logger:        p.logger,
+	}
+	p.proxy.Provision()
+	return nil
+}
+
+// guard makes Caddy's http transport keep to the egress policy. The guard is at
+// the dialer, which sees the addresses; transports without one can't be kept.
+func guard(transport http.RoundTripper, policy egress.Policy) (http.RoundTripper, error) {
+	h, ok := transport.(*reverseproxy.HTTPTransport)
+	if !ok {
+		return nil, fmt.Errorf("transport %T can't be kept from private addresses; use http", transport)
+	}
+	for _, v := range h.Versions {
+		if v == "3" {
+			return nil, fmt.Errorf("transport http: version 3 can't be kept from private addresses; leave it out")
+		}
+	}
+	if h.Resolver != nil {
+		return nil, fmt.Errorf("transport http: resolver can't be used here; names are resolved by the system, so that every address is checked")
+	}
+	if h.Transport.DialTLSContext != nil {
+		return nil, fmt.Errorf("transport http: tls_server_name can't have a placeholder here")
+	}
+	if h.NetworkProxyRaw == nil {
+		// Whoever sets HTTP_PROXY for a machine doesn't mean credentials of
+		// other people's users.
+		h.Transport.Proxy = nil
+	}
+	h.Transport.DialContext = policy.Dial(h.Transport.DialContext)
+	return egress.Telling(h), nil
+}
+
+// ServeHTTP sends a call on.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	run, err := p.app.wait(r.Context())
+	if err != nil {
+		return err
+	}
+	call, err := proxy.Resolve(r, run.keys, run.setup, run.refresher)
+	if err != nil {
+		return answer(w, r, p.logger, err)
+	}
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(placeholders(call))
+	}
+	path, ok := strings.CutPrefix(r.URL.EscapedPath(), p.StripPrefix)
+	if !ok {
+		err = &proxy.PathError{Reason: "the prefix " + p.StripPrefix + " is written in another way"}
+		return answer(w, r, p.logger, err)
+	}
+	return answer(w, r, p.logger, p.proxy.Serve(w, r, path, call))
+}
+
+// placeholders are looked up when something asks for them, which costs a call
+// nothing otherwise.
+func placeholders(call *proxy.Call) caddy.ReplacerFunc {
+	return func(key string) (any, bool) {
+		name, ok := strings.CutPrefix(key, "http.keycaddy.")
+		if !ok {
+			return nil, false
+		}
+		switch name {
+		case "integration":
+			return call.ID.Integration, true
+		case "connection":
+			return call.ID.Connection, true
+		case "provider":
+			return call.Auth.Connection.Provider, true
+		case "caller":
+			return call.Caller, true
+		case "replayed":
+			return call.Replayed, true
+		}
+		return nil, false
+	}
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	keycaddy_proxy [<path>/*] {
+//	    replay_buffer       <size>
+//	    flush_interval      <duration>
+//	    allow_encoded_slash
+//	    transport           <name> { ... }
+//	}
+func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		switch d.Val() {
+		case "replay_buffer":
+			if !d.NextArg() {
+				return d.ArgErr()
+			}
+			size, err := humanize.ParseBytes(d.Val())
+			if err != nil {
+				return d.Errf("replay_buffer: %q is not a size such as 256KiB", d.Val())
+			}
+			if size == 0 || size > 64<<20 {
+				return d.Errf("replay_buffer: %s is not between 1B and 64MiB", d.Val())
+			}
+			if p.ReplayBuffer != 0 {
+				return d.Err("replay_buffer is given twice")
+			}
+			p.ReplayBuffer = int64(size)
+		case "flush_interval":
+			if p.FlushInterval != 0 {
+				return d.Err("flush_interval is given twice")
+			}
+			if !d.NextArg() {
+				return d.ArgErr()
+			}
+			if d.Val() == "-1" {
+				p.FlushInterval = -1
+				break
+			}
+			interval, err := caddy.ParseDuration(d.Val())
+			if err != nil {
+				return d.Errf("flush_interval: %q is not a duration such as 100ms, nor -1", d.Val())
+			}
+			p.FlushInterval = caddy.Duration(interval)
+		case "allow_encoded_slash":
+			p.AllowEncodedSlash = true
+		case "transport":
+			if !d.NextArg() {
+				return d.ArgErr()
+			}
+			if p.TransportRaw != nil {
+				return d.Err("transport is given twice")
+			}
+			name := d.Val()
+			module, err := caddyfile.UnmarshalModule(d, "http.reverse_proxy.transport."+name)
+			if err != nil {
+				return err
+			}
+			if _, ok := module.(http.RoundTripper); !ok {
+				return d.Errf("%s is not a transport", name)
+			}
+			p.TransportRaw = caddyconfig.JSONModuleObject(module, "protocol", name, nil)
+			continue
+		default:
+			return d.Errf("unrecognized subdirective %s", d.Val())
+		}
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Proxy)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Proxy)(nil)
+	_ caddyfile.Unmarshaler       = (*Proxy)(nil)
+)

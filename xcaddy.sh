@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Builds Caddy with keycaddy, runs it, or tests it.
+#
+#   ./xcaddy.sh          build ./bin/caddy
+#   ./xcaddy.sh run      build it and run it on Caddyfile.example
+#   ./xcaddy.sh test     install what the tests need, and run all of them
+#
+# Needs Go; `test` also needs Debian, and root only where a package is missing.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# One set of flags for all, so that what is compiled once serves everything.
+export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -trimpath"
+
+say() { printf '\n== %s\n' "$*"; }
+
+build() {
+	mkdir -p bin
+	if [ ! -x bin/caddy ]; then echo "Building ./bin/caddy; the first time takes a few minutes." >&2; fi
+	go build -ldflags '-s -w' -o bin/caddy ./caddymodule/caddy
+}
+
+# have installs a Debian package unless the command is there.
+have() {
+	command -v "$1" >/dev/null && return
+	say "installing $2"
+	if [ "$(id -u)" != 0 ]; then
+		echo "The tests need $1. Install it: sudo apt-get install $2" >&2
+		exit 1
+	fi
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+}
+
+check() {
+	say "formatting, vet, staticcheck"
+	unformatted=$(gofmt -l .)
+	if [ -n "$unformatted" ]; then
+		echo "gofmt these: $unformatted" >&2
+		exit 1
+	fi
+	go vet ./...
+	go tool staticcheck ./...
+	go mod verify >/dev/null
+	bin/caddy fmt --diff Caddyfile.example >/dev/null
+	bin/caddy adapt --config Caddyfile.example >/dev/null
+}
+
+vulnerabilities() {
+	say "known vulnerabilities"
+	# The database is a service on the internet: without it nothing is known,
+	# which is said and is no failure of the code.
+	if ! go tool govulncheck ./... >.cache/govulncheck 2>&1; then
+		if grep -q 'fetching vulnerabilities' .cache/govulncheck; then
+			echo "NOT CHECKED: the vulnerability database can't be reached from here"
+			return
+		fi
+		cat .cache/govulncheck >&2
+		exit 1
+	fi
+}
+
+tests() {
+	have chromium chromium
+	have node nodejs
+	have npm npm
+	have gcc gcc
+	mkdir -p .cache
+	if [ ! e2e/oidc/node_modules/.package-lock.json -nt e2e/oidc/package-lock.json ]; then
+		(cd e2e/oidc && npm ci --no-audit --no-fund --silent)
+	fi
+	say "building"
+	build
+	check
+	vulnerabilities
+	say "tests"
+	CGO_ENABLED=1 go test -race -timeout 20m "$@" ./...
+}
+
+case "${1:-build}" in
+build) build ;;
+run)
+	build
+	exec bin/caddy run --config Caddyfile.example
+	;;
+test) shift && tests "$@" ;;
+*)
+	sed -n '2,8s/^# \{0,1\}//p' "$0"
+	exit 2
+	;;
+esac
