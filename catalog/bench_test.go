@@ -15,8 +15,40 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
+// BenchmarkList is what the first Builtin of a process does besides.
+func BenchmarkList(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := listShipped(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkBuiltin(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Builtin(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkFirstProvider(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		e := &entry{file: "providers/g/github.yaml"}
+		if e.load(); e.err != nil {
+			b.Fatal(e.err)
+		}
+	}
+}
+
 func BenchmarkParse(b *testing.B) {
-	data, _ := builtin.ReadFile("providers/salesforce.yaml")
+	data, err := builtin.ReadFile("providers/s/salesforce.yaml")
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := Parse("salesforce.yaml", data); err != nil {

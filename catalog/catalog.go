@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-//go:embed providers/*.yaml
+//go:embed providers/*/*.yaml
 var builtin embed.FS
 
 // ErrUnknown is wrapped by the error for an id that no entry has.
@@ -20,18 +20,41 @@ var ErrUnknown = errors.New("unknown provider")
 
 // Catalog is a set of providers. It is safe for concurrent use.
 type Catalog struct {
-	entries map[string]*entry
-	ids     []string
+	shipped, own map[string]*entry
+	ids          []string // of both, sorted; shared, never changed
 }
 
 // entry is read and compiled on first use: a server with a thousand entries
 // serves a dozen of them.
 type entry struct {
 	file     string
-	read     func() ([]byte, error)
 	once     sync.Once
 	provider *Provider
 	err      error
+}
+
+// shipped lists the built-in files, once for the process: their entries are
+// read-only, so that all catalogs share them.
+var shipped = sync.OnceValues(listShipped)
+
+type listing struct {
+	entries map[string]*entry
+	ids     []string
+}
+
+func listShipped() (*listing, error) {
+	l := &listing{entries: map[string]*entry{}}
+	err := fs.WalkDir(builtin, "providers", func(file string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			l.entries[strings.TrimSuffix(d.Name(), ".yaml")] = &entry{file: file}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading built-in providers: %w", err)
+	}
+	l.ids = slices.Sorted(maps.Keys(l.entries))
+	return l, nil
 }
 
 // Builtin returns the providers shipped with the program.
@@ -39,56 +62,65 @@ func Builtin() (*Catalog, error) { return Load(nil) }
 
 // Load returns the shipped providers with the files of a folder laid over them:
 // an id that exists is replaced as a whole, another one is added. The files are
-// named <id>.yaml and stand in the top folder. All of them are read and checked
-// at once, and all their faults are reported together. A nil overlay is none.
+// named <id>.yaml and stand in the folder or at any depth below it; what begins
+// with a dot is passed over, and links to folders are not followed. All files are
+// read and checked at once, and all their faults are reported together. A nil
+// overlay is none.
 func Load(overlay fs.FS) (*Catalog, error) {
-	c := &Catalog{entries: map[string]*entry{}}
-	list, err := builtin.ReadDir("providers")
+	l, err := shipped()
 	if err != nil {
-		return nil, fmt.Errorf("reading built-in providers: %w", err)
+		return nil, err
 	}
-	for _, f := range list {
-		file := path.Join("providers", f.Name())
-		c.entries[strings.TrimSuffix(f.Name(), ".yaml")] = &entry{
-			file: file,
-			read: func() ([]byte, error) { return builtin.ReadFile(file) },
+	c := &Catalog{shipped: l.entries, ids: l.ids}
+	if overlay == nil {
+		return c, nil
+	}
+	if c.own, err = readFolder(overlay); err != nil {
+		return nil, err
+	}
+	c.ids = slices.Clone(l.ids)
+	for id := range c.own {
+		if l.entries[id] == nil {
+			c.ids = append(c.ids, id)
 		}
 	}
-	if overlay != nil {
-		if err := c.overlay(overlay); err != nil {
-			return nil, err
-		}
-	}
-	c.ids = slices.Sorted(maps.Keys(c.entries))
+	slices.Sort(c.ids)
 	return c, nil
 }
 
-func (c *Catalog) overlay(fsys fs.FS) error {
-	list, err := fs.ReadDir(fsys, ".")
-	if err != nil {
-		return fmt.Errorf("reading provider folder: %w", err)
-	}
+func readFolder(fsys fs.FS) (map[string]*entry, error) {
+	own := map[string]*entry{}
 	var errs []error
-	for _, f := range list {
-		name := f.Name()
-		// Mounted folders have bookkeeping of their own in dot files.
-		if f.IsDir() || strings.HasPrefix(name, ".") {
-			continue
+	err := fs.WalkDir(fsys, ".", func(file string, d fs.DirEntry, err error) error {
+		switch name := path.Base(file); {
+		case err != nil:
+			return err
+		case file == ".":
+		case strings.HasPrefix(name, "."): // mounted folders have bookkeeping of their own there
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+		case d.IsDir():
+		case strings.HasSuffix(name, ".yml"):
+			errs = append(errs, &ParseError{File: file, Msg: "provider files end in .yaml; rename it"})
+		case strings.HasSuffix(name, ".yaml"):
+			p, err := readProvider(fsys, file)
+			if err != nil {
+				errs = append(errs, err)
+				return nil
+			}
+			if first := own[p.ID]; first != nil {
+				errs = append(errs, &ParseError{File: file, Msg: "provider " + p.ID + " was already given in " + first.file})
+				return nil
+			}
+			own[p.ID] = &entry{file: file, provider: p}
 		}
-		if strings.HasSuffix(name, ".yml") {
-			errs = append(errs, &ParseError{File: name, Msg: "provider files end in .yaml; rename it"})
-		}
-		if !strings.HasSuffix(name, ".yaml") {
-			continue
-		}
-		p, err := readProvider(fsys, name)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		c.entries[p.ID] = &entry{file: name, provider: p, read: nil}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading provider folder: %w", err)
 	}
-	return errors.Join(errs...)
+	return own, errors.Join(errs...)
 }
 
 func readProvider(fsys fs.FS, name string) (*Provider, error) {
@@ -105,7 +137,10 @@ func readProvider(fsys fs.FS, name string) (*Provider, error) {
 // Provider returns an entry, compiled. The error wraps [ErrUnknown] when there is
 // none with that id.
 func (c *Catalog) Provider(id string) (*Provider, error) {
-	e := c.entries[id]
+	e := c.own[id]
+	if e == nil {
+		e = c.shipped[id]
+	}
 	if e == nil {
 		return nil, fmt.Errorf("%w %.64q%s", ErrUnknown, id, didYouMean(id, c.ids))
 	}
@@ -114,15 +149,10 @@ func (c *Catalog) Provider(id string) (*Provider, error) {
 }
 
 func (e *entry) load() {
-	if e.read == nil {
+	if e.provider != nil {
 		return // from the overlay, read already
 	}
-	data, err := e.read()
-	if err != nil {
-		e.err = fmt.Errorf("reading %s: %w", e.file, err)
-		return
-	}
-	e.provider, e.err = Parse(e.file, data)
+	e.provider, e.err = readProvider(builtin, e.file)
 }
 
 // IDs returns the ids of all entries, sorted.

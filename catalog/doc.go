@@ -2,8 +2,9 @@
 //
 // A provider is one YAML file: where the browser goes, where the token comes
 // from, which values a person is asked for, and what is added to each request.
-// The files shipped with the program are in providers/; an operator may lay a
-// folder of own files over them ([Load]). Files are read strictly: a key, a
+// The files shipped with the program are providers/<x>/<id>.yaml, where <x> is
+// the first letter of the id, or 0-9; an operator may lay a folder of own files
+// over them, however it is arranged ([Load]). Files are read strictly: a key, a
 // template or a word that is not known is an error with file and line, because
 // an entry that is half understood sends credentials to the wrong place.
 //

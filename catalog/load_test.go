@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -84,6 +85,33 @@ func TestOverlayReplacesAddsAndReportsEverything(t *testing.T) {
 		"b.yaml": {Data: []byte(minimal)}, "c.yml": {Data: []byte("x")}, "d.yaml": {Data: []byte(own + "x: 1\ny: 1\n")},
 	})
 	for _, want := range []string{"b.yaml:1:", "c.yml: provider files end in .yaml", `d.yaml:6: unknown key "x"`, `d.yaml:7: unknown key "y"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %q", err, want)
+		}
+	}
+}
+
+func TestOverlayMayHaveFolders(t *testing.T) {
+	own := strings.Replace(minimal, "id: a", "id: own", 1)
+	c, err := Load(fstest.MapFS{
+		"crm/eu/own.yaml": {Data: []byte(own)}, "a/README.md": {Data: []byte("x")}, "a/.git/x.yaml": {Data: []byte("junk")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := c.Provider("own"); err != nil || p.ID != "own" {
+		t.Error(err)
+	}
+	if !slices.IsSorted(c.IDs()) || !slices.Contains(c.IDs(), "own") {
+		t.Error("ids:", len(c.IDs()))
+	}
+	_, err = Load(fstest.MapFS{
+		"a/own.yaml": {Data: []byte(own)}, "b/own.yaml": {Data: []byte(own)}, "b/c/d.yaml": {Data: []byte(own)}, "b/e.yml": {Data: []byte(own)},
+	})
+	for _, want := range []string{
+		"b/own.yaml: provider own was already given in a/own.yaml",
+		`b/c/d.yaml:1: id "own" and file name differ`, "b/e.yml: provider files end in .yaml",
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %q", err, want)
 		}
