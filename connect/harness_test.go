@@ -239,9 +239,10 @@ func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 // hookedStore is the store with places to interfere at.
 type hookedStore struct {
 	connect.Store
-	leased  func(connect.Lease)
-	update  func() error                          // before Update; an error is its own
-	updated func(c connect.Connection, err error) // after Update
+	leased   func(connect.Lease)
+	released func()       // before Release
+	create   error        // of Create
+	update   func() error // before Update; an error is its own
 }
 
 func (s *hookedStore) Lease(ctx context.Context, name string, ttl time.Duration) (connect.Lease, error) {
@@ -252,17 +253,27 @@ func (s *hookedStore) Lease(ctx context.Context, name string, ttl time.Duration)
 	return l, err
 }
 
+func (s *hookedStore) Release(ctx context.Context, l connect.Lease) error {
+	if s.released != nil {
+		s.released()
+	}
+	return s.Store.Release(ctx, l)
+}
+
+func (s *hookedStore) Create(ctx context.Context, c connect.Connection) (connect.Connection, error) {
+	if s.create != nil {
+		return connect.Connection{}, s.create
+	}
+	return s.Store.Create(ctx, c)
+}
+
 func (s *hookedStore) Update(ctx context.Context, id connect.ID, change func(*connect.Connection) error) (connect.Connection, error) {
 	if s.update != nil {
 		if err := s.update(); err != nil {
 			return connect.Connection{}, err
 		}
 	}
-	c, err := s.Store.Update(ctx, id, change)
-	if s.updated != nil {
-		s.updated(c, err)
-	}
-	return c, err
+	return s.Store.Update(ctx, id, change)
 }
 
 // hookedVault is the vault with places to interfere at.

@@ -3,6 +3,7 @@ package connect
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -52,6 +53,9 @@ type Integration struct {
 	Scheme      scheme.Scheme
 	Created     time.Time
 }
+
+// Format keeps the client's secret out of print.
+func (in *Integration) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "integration "+in.Key) }
 
 // Setup is what the operator has configured. It doesn't change: a reload makes
 // another one.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"path"
 	"strings"
 
 	"go.uber.org/zap"
@@ -40,7 +41,9 @@ type API struct {
 // handler answers a call; an error means that it has not answered yet.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-// Handler returns the API. What it doesn't know it answers with 404.
+// Handler returns the API. What it doesn't know it answers with 404, and a path
+// that climbs with 400: it may have been meant for the proxy, and is nowhere
+// taken for what it would be without its dots.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, h handler) {
@@ -56,14 +59,36 @@ func (a *API) Handler() http.Handler {
 	handle("GET /connect/session", a.getSession)
 	handle("DELETE /connect/session", a.deleteSession)
 	handle("GET /connections", a.app(a.listConnections))
-	handle("GET /connections/{id...}", a.app(a.getConnection))
-	handle("DELETE /connections/{id...}", a.app(a.deleteConnection))
 	handle("POST /explain", a.app(a.explain))
 	handle("GET /images/template-logos/{file}", a.logo)
 	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
 		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "There is no " + r.Method + " " + r.URL.Path + " here.", Action: "fix_request"}
 	})
-	return mux
+	getConnection, deleteConnection := a.wrap(a.app(a.getConnection)), a.wrap(a.app(a.deleteConnection))
+	climbs := a.wrap(func(http.ResponseWriter, *http.Request) error {
+		const reason = "it has dot segments, empty segments or a backslash"
+		return &problem.Problem{Status: http.StatusBadRequest, Code: "invalid_path", Message: "The path is refused: " + reason + ".", Action: "fix_request",
+			Errors: []problem.Field{{Code: "custom", Message: reason, Path: []string{"path"}}}}
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A connection's id may have slashes, which the mux would clean away.
+		if id, ok := strings.CutPrefix(r.URL.Path, "/connections/"); ok && id != "" {
+			r.SetPathValue("id", id)
+			switch r.Method {
+			case http.MethodGet:
+				getConnection.ServeHTTP(w, r)
+				return
+			case http.MethodDelete:
+				deleteConnection.ServeHTTP(w, r)
+				return
+			}
+		}
+		if p := r.URL.Path; p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") || strings.Contains(p, `\`) {
+			climbs.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // wrap is where all errors of the API end.

@@ -40,6 +40,10 @@ func unsupportedOAuth2(p *catalog.Provider) string {
 		return "token.mtls"
 	case t.ClientAuth == "private_key_jwt":
 		return "token.client_auth private_key_jwt"
+	case t.Method != "POST":
+		return "token.method " + t.Method
+	case !t.BasicUser.IsZero() || t.NoClientID:
+		return "client authentication of its own"
 	case t.NoGrantType || t.NoCode || t.CodeName != "" || len(t.ClientAuthNames) > 0:
 		return "a token request with other parameter names"
 	case a.Mode != "" || a.CodeWebhookPath != "":
@@ -234,6 +238,9 @@ func (s oauth2Code) Renew(ctx context.Context, g Grant) (Grant, error) {
 	source := c.TokenSource(call.context(ctx), &oauth2.Token{RefreshToken: g.RefreshToken.Reveal()})
 	if _, err := source.Token(); err != nil {
 		return Grant{}, tokenError(err)
+	}
+	if r := s.provider.Refresh; r != nil && !r.Rotates {
+		call.answer.refresh = "" // the vendor sends one that is none
 	}
 	return call.answer.grant(g, time.Now()), nil
 }

@@ -33,6 +33,9 @@ type App struct {
 	Fields map[string]string
 }
 
+// Format keeps the client's secret out of print.
+func (a App) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "app "+a.ClientID) }
+
 // A Scheme is one way a provider lets callers prove who they are, set up for
 // one integration. It is a Prompter or a Redirector, and may be a Renewer and
 // a Revoker.
@@ -82,6 +85,9 @@ type Flow struct {
 	Scopes      []string          // instead of the integration's
 	Params      map[string]string // added to the authorization URL
 }
+
+// Format keeps the verifier out of print.
+func (Flow) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 // CallbackError is a callback that brought no code.
 type CallbackError struct {
