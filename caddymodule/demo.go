@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -82,31 +81,44 @@ func (d *Demo) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 	return nil
 }
 
+// demoProvider is the catalog entry that the printed commands are for; there is
+// another one, with a key, that begins with its name.
+const demoProvider = "keycaddy-demo"
+
 // demoIntegrations are the keys of the integrations of the demo provider.
 func (a *App) demoIntegrations() []string {
 	var keys []string
 	for _, in := range a.setup.Integrations() {
-		if strings.HasPrefix(in.Provider.ID, "keycaddy-demo") {
+		if strings.HasPrefix(in.Provider.ID, demoProvider) {
 			keys = append(keys, in.Key)
 		}
 	}
-	slices.Sort(keys)
 	return keys
 }
 
+// demoIntegration is the integration that the printed commands are for; empty:
+// there is none.
+func (a *App) demoIntegration() string {
+	for _, in := range a.setup.Integrations() {
+		if a.demo != nil && in.Provider.ID == demoProvider {
+			return in.Key
+		}
+	}
+	return ""
+}
+
 // greet prints, to the terminal and not to the log, what a new operator needs:
-// the first API key, which can't be had again, and the way to try the demo.
+// the first API key, which can't be had again, and, once and not at reloads,
+// the way to try the demo.
 func (a *App) greet(ctx context.Context) error {
 	var out strings.Builder
-	public := a.setup.PublicURL
 	if key := a.run.firstKey; key != "" {
 		fmt.Fprintf(&out, "Your first API key. It is shown this once; keep it where your app finds it:\n\n    %s\n\n", key)
 	}
-	if keys := a.demoIntegrations(); a.demo != nil && len(keys) > 0 {
-		name := keys[0]
+	if name := a.demoIntegration(); name != "" && !a.run.runtime.greeted.Swap(true) {
 		token, _, err := a.run.connector.Open(ctx, connect.Session{
 			EndUser:    &connect.EndUser{ID: "demo-user", DisplayName: "Demo user"},
-			Allowed:    keys[:1],
+			Allowed:    []string{name},
 			Connection: "demo",
 		})
 		if err != nil {
@@ -116,7 +128,7 @@ func (a *App) greet(ctx context.Context) error {
 			"1. Connect an account. Open\n\n    %s\n\n"+
 			"2. Call its API. Paste\n\n    curl -H 'Authorization: Bearer %s' \\\n         -H 'Provider-Config-Key: %s' -H 'Connection-Id: demo' \\\n         %s\n\n"+
 			"The demo's tokens live for seconds: paste it again later, and keycaddy will have renewed them.\n",
-			a.setup.ConnectLink(token), a.run.runtime.demoKey, name, public.JoinPath("/proxy/me"))
+			a.setup.ConnectLink(token), a.run.runtime.demoKey, name, a.setup.PublicURL.JoinPath("/proxy/me"))
 	}
 	if out.Len() == 0 {
 		return nil

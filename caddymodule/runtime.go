@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -33,6 +34,7 @@ type runtime struct {
 	refresher *connect.Refresher
 	logger    *zap.Logger
 	demoKey   string
+	greeted   atomic.Bool
 	stop      context.CancelFunc
 
 	mu     sync.Mutex

@@ -1,0 +1,117 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const root = "github.com/keycaddy/keycaddy/"
+
+// arrows are what each package may import beside the standard library: one of
+// its own from the root on, all others with all of their packages. None may
+// import what isn't here.
+var arrows = map[string][]string{
+	"catalog":           {"go.yaml.in/yaml/v3"},
+	"vault":             {},
+	"vault/sealed":      {"./vault", "github.com/tink-crypto/tink-go/v2"},
+	"vault/vaulttest":   {"./vault"},
+	"connect/egress":    {},
+	"connect/demo":      {},
+	"connect/scheme":    {"./catalog", "./connect/egress", "golang.org/x/oauth2"},
+	"connect":           {"./catalog", "./vault", "./connect/scheme", "go.uber.org/zap", "github.com/google/uuid"},
+	"connect/problem":   {"./vault", "./connect", "./connect/egress", "./connect/scheme"},
+	"connect/sqlite":    {"./vault", "./connect", "modernc.org/sqlite"},
+	"connect/postgres":  {"./vault", "./connect", "github.com/jackc/pgx/v5"},
+	"connect/storetest": {"./connect"},
+	"connect/page":      {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
+	"connect/api":       {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
+	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
+	"caddymodule": {
+		"./catalog", "./vault", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
+		"./connect/page", "./connect/problem", "./connect/scheme", "./connect/sqlite", "./proxy",
+		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/spf13/cobra", "go.uber.org/zap",
+	},
+	"caddymodule/caddy": {"./caddymodule", "github.com/caddyserver/caddy/v2"},
+	"e2e":               {}, // tests only
+}
+
+// only are dependencies that just one package, and the command that is built of
+// all, may have even by way of others.
+var only = map[string][]string{
+	"github.com/caddyserver/caddy/v2":   {"caddymodule", "caddymodule/caddy"},
+	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule", "caddymodule/caddy"},
+	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule", "caddymodule/caddy"},
+	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule", "caddymodule/caddy"},
+}
+
+// within tells whether an import is of a module, or of one of our packages.
+func within(path string, allowed []string) bool {
+	return slices.ContainsFunc(allowed, func(a string) bool {
+		if own, ok := strings.CutPrefix(a, "./"); ok {
+			return path == root+own
+		}
+		return path == a || strings.HasPrefix(path, a+"/")
+	})
+}
+
+// standard tells whether an import is of the standard library.
+func standard(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(first, ".")
+}
+
+// Who may import whom is what keeps this an onion: see the package comments.
+func TestImports(t *testing.T) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Doc,Imports,Deps", "./...")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		var failed *exec.ExitError
+		if errors.As(err, &failed) {
+			t.Fatalf("%v: %s", err, failed.Stderr)
+		}
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath, Doc string
+			Imports, Deps   []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, root)
+		seen[name] = true
+		if p.Doc == "" {
+			t.Errorf("%s has no package comment", name)
+		}
+		allowed, ok := arrows[name]
+		if !ok {
+			t.Errorf("%s is not in the table of who may import whom", name)
+			continue
+		}
+		for _, path := range p.Imports {
+			if !standard(path) && !within(path, allowed) {
+				t.Errorf("%s imports %s, which it may not", name, path)
+			}
+		}
+		for dependency, packages := range only {
+			if !slices.Contains(packages, name) && slices.ContainsFunc(p.Deps, func(d string) bool { return within(d, []string{dependency}) }) {
+				t.Errorf("%s depends on %s, by way of others", name, dependency)
+			}
+		}
+	}
+	for name := range arrows {
+		if !seen[name] {
+			t.Errorf("%s is in the table, but there is no such package", name)
+		}
+	}
+}
