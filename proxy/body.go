@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
@@ -51,6 +54,63 @@ func (b *body) attach(out *http.Request) {
 	out.Body = io.NopCloser(bytes.NewReader(b.bytes))
 }
 
+// stream is a body that isn't held. The transport reads it while the answer
+// goes to the caller already, and may not be done when that has ended.
+type stream struct {
+	io.ReadCloser
+	whole, over atomic.Bool // it was read to its end; the handler returns
+
+	mu  sync.Mutex // held while reading
+	err error      // what reading it has failed with
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n, err := s.ReadCloser.Read(p)
+	if err == io.EOF {
+		s.whole.Store(true)
+	} else if err != nil {
+		s.err = err
+	}
+	return n, err
+}
+
+// failure is what reading has failed with so far.
+func (s *stream) failure() error {
+	if !s.mu.TryLock() {
+		return nil // it is being read
+	}
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// finish makes sure that nothing of the body is read once the handler has
+// returned, which servers don't allow. A read that waits for the caller is
+// ended, and the caller's connection with it: see closing.
+func (s *stream) finish(w http.ResponseWriter) {
+	s.over.Store(true)
+	if !s.mu.TryLock() {
+		if !s.whole.Load() && http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) != nil {
+			return // a writer that can't do so; nothing waits for it
+		}
+		s.mu.Lock()
+	}
+	s.mu.Unlock()
+}
+
+// closing asks the server to end the connection after an answer that doesn't
+// wait for the body's end: what is left of the body, or comes after a body that
+// is malformed, must not be taken for another request (S84).
+func (s *stream) closing(r *http.Request, h http.Header) {
+	if r.ProtoMajor == 1 && !s.whole.Load() {
+		h.Set("Connection", "close")
+	}
+}
+
 // BodyError is a request whose body did not arrive whole.
 type BodyError struct{ err error }
 
@@ -73,9 +133,14 @@ func closeBody(r *http.Request) {
 	}
 }
 
+// discardWait is how long the rest of an unwanted answer is waited for.
+const discardWait = 100 * time.Millisecond
+
 // discard ends an answer that is not wanted. Reading a little of it lets the
-// connection be used again.
+// connection be used again, but is not worth waiting for.
 func discard(res *http.Response) {
+	late := time.AfterFunc(discardWait, func() { _ = res.Body.Close() })
+	defer late.Stop()
 	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 	_ = res.Body.Close()
 }

@@ -23,21 +23,6 @@ import (
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
 
-// The headers that a call is made with. None of them reaches the provider.
-const (
-	HeaderConnection  = "Connection-Id"
-	HeaderIntegration = "Provider-Config-Key"
-)
-
-// control lists the headers that are meant for keycaddy, whether it acts on
-// them or not, and those that would tell the provider who stands in front.
-var control = []string{
-	"Authorization", HeaderConnection, HeaderIntegration,
-	"Retries", "Retry-On", "Decompress", "Base-Url-Override", "Forward-Headers-On-Redirect",
-	"Nango-Activity-Log-Id", "Nango-Is-Sync", "Nango-Is-Dry-Run", "Nango-Is-Script",
-	"Via", "X-Real-Ip", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override",
-}
-
 // Call is one request on its way.
 type Call struct {
 	// Caller names the API key that the request came with.
@@ -49,6 +34,7 @@ type Call struct {
 
 	renewer Renewer
 	target  *url.URL
+	body    *stream // nil: the body is held, or there is none
 	err     error
 }
 
@@ -92,7 +78,14 @@ func (p *Proxy) Provision() {
 		},
 		FlushInterval: p.FlushInterval,
 		BufferPool:    &buffers,
-		ErrorLog:      zap.NewStdLog(p.Logger),
+		ModifyResponse: func(res *http.Response) error {
+			delete(res.Header, problem.Header) // it marks keycaddy's own answers
+			if call := callFrom(res.Request.Context()); call.body != nil && res.StatusCode != http.StatusSwitchingProtocols {
+				call.body.closing(res.Request, res.Header)
+			}
+			return nil
+		},
+		ErrorLog: zap.NewStdLog(p.Logger),
 		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
 			callFrom(r.Context()).err = err
 		},
@@ -164,20 +157,29 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 		return err
 	}
 	call.target = target
-	p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, call)))
-	if call.err != nil {
-		return &UpstreamError{Err: call.err}
+	r = r.WithContext(context.WithValue(r.Context(), callKey{}, call))
+	if r.ContentLength < 0 || r.ContentLength > p.ReplayBuffer {
+		call.body = &stream{ReadCloser: r.Body}
+		r.Body = call.body
+		defer call.body.finish(w)
+		if r.ProtoMajor == 1 {
+			// An answer may begin before the body has ended. Go's server would
+			// then take the rest of the body, which is the provider's, for
+			// itself. (Writers of tests can't do so, and needn't.)
+			_ = http.NewResponseController(w).EnableFullDuplex()
+		}
 	}
-	return nil
-}
-
-// rewrite makes the provider's request of the caller's.
-func rewrite(pr *httputil.ProxyRequest) {
-	call := callFrom(pr.In.Context())
-	pr.Out.URL, pr.Out.Host = call.target, call.target.Host
-	for _, name := range control {
-		delete(pr.Out.Header, name)
+	p.forward.ServeHTTP(w, r)
+	if call.err == nil {
+		return nil
 	}
+	if call.body != nil {
+		call.body.closing(r, w.Header())
+		if err := call.body.failure(); err != nil && r.Context().Err() == nil {
+			call.err = &BodyError{err}
+		}
+	}
+	return &UpstreamError{Err: call.err}
 }
 
 // UpstreamError is a call that did not reach the provider, or whose answer did

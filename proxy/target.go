@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"encoding/hex"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -81,6 +83,21 @@ func (p Paths) checkSegment(segment string) error {
 	if err != nil {
 		return &PathError{"it has an invalid percent-encoding"}
 	}
+	if err := p.checkDecoded(decoded); err != nil {
+		return err
+	}
+	// Servers that decode what they have decoded before must not see anything
+	// new in it.
+	if strings.Contains(decoded, "%") {
+		again := decodeAny(decoded)
+		if hidesAny(decoded) || again != decoded && ((Paths{}).checkDecoded(again) != nil || decodeAny(again) != again) {
+			return &PathError{"it is encoded twice"}
+		}
+	}
+	return nil
+}
+
+func (p Paths) checkDecoded(decoded string) error {
 	if !utf8.ValidString(decoded) {
 		return &PathError{"it is not UTF-8"}
 	}
@@ -95,9 +112,6 @@ func (p Paths) checkSegment(segment string) error {
 	if !p.EncodedSlash && strings.Contains(decoded, "/") {
 		return &PathError{"it has an encoded slash (%2F); where an API needs it, the operator can allow it with allow_encoded_slash"}
 	}
-	if lower := strings.ToLower(decoded); strings.Contains(lower, "%2e") || strings.Contains(lower, "%2f") || strings.Contains(lower, "%5c") || strings.Contains(lower, "%00") {
-		return &PathError{"it is encoded twice"}
-	}
 	for part := range strings.SplitSeq(decoded, "/") {
 		name, _, _ := strings.Cut(part, ";") // matrix parameters don't hide it
 		if name == "." || name == ".." {
@@ -105,4 +119,27 @@ func (p Paths) checkSegment(segment string) error {
 		}
 	}
 	return nil
+}
+
+// hidesAny tells whether there is a second encoding of what paths are made of.
+func hidesAny(decoded string) bool {
+	lower := strings.ToLower(decoded)
+	return slices.ContainsFunc([]string{"%25", "%2e", "%2f", "%5c", "%00"}, func(s string) bool { return strings.Contains(lower, s) })
+}
+
+// decodeAny reads percent-encodings as the most forgiving server does: what
+// isn't one stays as it is.
+func decodeAny(s string) string {
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if c, err := hex.DecodeString(s[i+1 : i+3]); err == nil {
+				out = append(out, c[0])
+				i += 2
+				continue
+			}
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -31,7 +33,19 @@ type Transport struct {
 	// ReplayBuffer is how large a body may be, in bytes, to be sent again.
 	ReplayBuffer int64
 	Logger       *zap.Logger
+
+	untried sync.Map // connect.ID → untried
 }
+
+// untried is a credential that was renewed without a request to try it with.
+type untried struct {
+	auth  *connect.Bound
+	since time.Time
+}
+
+// untriedFor is how long a refusal of an untried credential shows that renewing
+// it did not help.
+const untriedFor = 30 * time.Second
 
 // RoundTrip sends the request of the call in its context. Errors: what is wrong
 // with the body (*BodyError), *connect.NeedsReauthError, what the base returns.
@@ -50,12 +64,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return res, err
 	}
 	if !held.replayable {
-		// The body is gone, but the next call shall find a good credential.
-		go func() {
-			if _, err := call.renewer.Renew(context.WithoutCancel(req.Context()), call.Auth); err != nil {
-				t.Logger.Debug("renewing after a refused upload", zap.Error(err))
-			}
-		}()
+		t.renewLater(req.Context(), call)
 		return res, nil
 	}
 	fresh, err := call.renewer.Renew(req.Context(), call.Auth)
@@ -80,6 +89,25 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
+// renewLater renews a credential that was refused with a body that is gone, so
+// that the next call finds a good one. If that is refused too, and soon, the
+// renewer is told, and no token is asked for: a provider that refuses an upload
+// for another reason must not be asked on every one (S71).
+func (t *Transport) renewLater(ctx context.Context, call *Call) {
+	if last, ok := t.untried.Load(call.ID); ok && last.(untried).auth == call.Auth && t.untried.CompareAndDelete(call.ID, last) && time.Since(last.(untried).since) < untriedFor {
+		call.renewer.Refused(call.Auth)
+		return
+	}
+	go func() {
+		fresh, err := call.renewer.Renew(context.WithoutCancel(ctx), call.Auth)
+		if err != nil {
+			t.Logger.Debug("renewing after a refused upload", zap.Error(err))
+			return
+		}
+		t.untried.Store(call.ID, untried{fresh, time.Now()})
+	}()
+}
+
 func (t *Transport) send(req *http.Request, auth *connect.Bound, b *body) (*http.Response, error) {
 	out := new(http.Request)
 	*out = *req
@@ -94,6 +122,7 @@ func (t *Transport) send(req *http.Request, auth *connect.Bound, b *body) (*http
 		closeBody(out)
 		return nil, err
 	}
+	unshadow(out, auth)
 	return t.Base.RoundTrip(out)
 }
 
