@@ -115,7 +115,7 @@ func (a *App) greet(ctx context.Context) error {
 	if key := a.run.firstKey; key != "" {
 		fmt.Fprintf(&out, "Your first API key. It is shown this once; keep it where your app finds it:\n\n    %s\n\n", key)
 	}
-	if name := a.demoIntegration(); name != "" && !a.run.runtime.greeted.Swap(true) {
+	if name := a.demoIntegration(); name != "" && !a.run.runtime.greeted.Load() {
 		token, _, err := a.run.connector.Open(ctx, connect.Session{
 			EndUser:    &connect.EndUser{ID: "demo-user", DisplayName: "Demo user"},
 			Allowed:    []string{name},
@@ -133,8 +133,11 @@ func (a *App) greet(ctx context.Context) error {
 	if out.Len() == 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(os.Stdout, "\n%s\n", out.String())
-	return err
+	if _, err := fmt.Fprintf(os.Stdout, "\n%s\n", out.String()); err != nil {
+		return err
+	}
+	a.run.runtime.greeted.Store(a.demoIntegration() != "")
+	return nil
 }
 
 // Interface guards

@@ -259,7 +259,7 @@ func settled(t *testing.T) (routines, descriptors int) {
 // If what has to be said can't be, the start fails and is taken back.
 func TestFailedGreeting(t *testing.T) {
 	l := newLifecycle(t)
-	if err := l.load("a", demoIntegration, ""); err != nil {
+	if err := l.load("a", "", ""); err != nil {
 		t.Fatal(err)
 	}
 	printTo(t, os.O_RDONLY)

@@ -117,6 +117,11 @@ func guard(transport http.RoundTripper, policy egress.Policy) (http.RoundTripper
 		// other people's users.
 		h.Transport.Proxy = nil
 	}
+	if h.ExpectContinueTimeout == 0 {
+		// A caller that asks first learns that its credential is refused before
+		// it has sent the body. A provider that never says so costs a second.
+		h.Transport.ExpectContinueTimeout = time.Second
+	}
 	h.Transport.DialContext = policy.Dial(h.Transport.DialContext)
 	return egress.Telling(h), nil
 }

@@ -81,6 +81,7 @@ type entry struct {
 	lastErr     error
 	futile      int // renewals in a row that did not help
 	futileUntil time.Time
+	refused     *Bound // the renewed credential that was refused last
 }
 
 type flight struct {
@@ -194,6 +195,10 @@ func (r *Refresher) Refused(b *Bound) {
 	e := r.entry(b.Connection.ID)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.refused == b { // by another call that was under way with it
+		return
+	}
+	e.refused = b
 	wait := min(futileWait<<min(e.futile, 10), futileWaitMax)
 	e.futile++
 	e.futileUntil = time.Now().Add(wait)
