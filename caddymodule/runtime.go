@@ -70,12 +70,13 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening vault: %w", err), store.Close())
 	}
-	sweeping, stop := context.WithCancel(context.Background())
+	background, stop := context.WithCancel(context.Background())
 	rt := &runtime{
 		store: store, vault: secrets, logger: a.logger, demoKey: uuid.NewString(), stop: stop,
 		refresher: &connect.Refresher{Store: store, Vault: secrets, Logger: a.logger.Named("refresh")},
 	}
-	go rt.sweep(sweeping)
+	go rt.sweep(background)
+	go rt.refresher.Watch(background)
 	return rt, nil
 }
 

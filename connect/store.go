@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/keycaddy/keycaddy/vault"
 )
 
 var (
@@ -41,6 +43,16 @@ type Lease struct {
 	Until      time.Time
 }
 
+// Change tells that a connection was updated or removed, so that what is held
+// of it in memory can be told to be old.
+type Change struct {
+	ID      ID
+	UID     string
+	Version vault.Version
+	Status  Status
+	Removed bool
+}
+
 // Store is what must be remembered, apart from secrets. All methods may be
 // called concurrently, from several processes on one store. Times are kept to
 // the microsecond, in UTC. Every store passes the contract in connect/storetest.
@@ -64,6 +76,14 @@ type Store interface {
 	Update(ctx context.Context, id ID, change func(*Connection) error) (Connection, error)
 	// Delete removes the connection with this ID and returns it, or ErrNotFound.
 	Delete(ctx context.Context, id ID) (Connection, error)
+
+	// Changes returns what was updated or removed after an instant by the
+	// store's own clock, in no order, some of it again; and the present by that
+	// clock, taken before it looked. With a zero instant it returns only that.
+	// Whoever asks again has to go back a little, since what was under way at
+	// the present may have become visible after it. Removals are told for an
+	// hour at least.
+	Changes(ctx context.Context, since time.Time) (changes []Change, present time.Time, err error)
 
 	// PutSession adds a session; ErrExists if there is one with its token.
 	PutSession(ctx context.Context, s Session) error

@@ -175,6 +175,11 @@ func (s *Store) Delete(ctx context.Context, id connect.ID) (connect.Connection, 
 	err := s.update(ctx, "deleting connection", func(tx *sql.Tx) (err error) {
 		deleted, err = scanConnection(tx.QueryRowContext(ctx, `DELETE FROM connections
 			WHERE integration = ? AND connection = ? RETURNING `+connectionColumns, id.Integration, id.Connection))
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO removed (uid, integration, connection, at) VALUES (?, ?, ?, ?)`,
+			deleted.UID, id.Integration, id.Connection, micros(now()))
 		return err
 	})
 	if err != nil {

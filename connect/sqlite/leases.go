@@ -63,6 +63,7 @@ func (s *Store) Sweep(ctx context.Context, before time.Time) error {
 				return err
 			}
 		}
-		return nil
+		_, err := tx.ExecContext(ctx, `DELETE FROM removed WHERE at < ?`, limit-time.Hour.Microseconds())
+		return err
 	})
 }

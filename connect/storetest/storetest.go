@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) (first, second connect.Store)) {
 		{"queries search literally and without case", search},
 		{"queries page from the newest", paging},
 		{"odd ids are kept or refused", oddIDs},
+		{"TestS82 changes and removals are told to others", changes},
 		{"sessions are kept whole until they expire", sessions},
 		{"flows are kept whole until they expire", flows},
 		{"TestS4 a flow is taken once by 50 callbacks", takeRace},

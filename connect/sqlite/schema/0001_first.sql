@@ -31,6 +31,17 @@ CREATE INDEX connections_end_user     ON connections (end_user_id)     WHERE end
 CREATE INDEX connections_organization ON connections (organization_id) WHERE organization_id <> '';
 CREATE INDEX connections_expires      ON connections (expires)         WHERE expires IS NOT NULL;
 
+CREATE INDEX connections_updated      ON connections (updated);
+
+-- Connections that were removed of late, so that other processes hear of it.
+CREATE TABLE removed (
+	uid         TEXT    PRIMARY KEY,
+	integration TEXT    NOT NULL,
+	connection  TEXT    NOT NULL,
+	at          INTEGER NOT NULL
+) STRICT;
+CREATE INDEX removed_at ON removed (at);
+
 CREATE TABLE sessions (
 	token        BLOB    PRIMARY KEY,
 	end_user     TEXT,

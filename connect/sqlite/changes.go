@@ -1,0 +1,34 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/keycaddy/keycaddy/connect"
+)
+
+// Changes implements connect.Store. The clock is the machine's, which all
+// processes on a file share.
+func (s *Store) Changes(ctx context.Context, since time.Time) (changes []connect.Change, present time.Time, err error) {
+	const what = "reading changes"
+	present = now()
+	if since.IsZero() {
+		return nil, present, nil
+	}
+	rows, err := s.read.QueryContext(ctx, `
+		SELECT integration, connection, uid, version, status, 0 FROM connections WHERE updated > ?1
+		UNION ALL
+		SELECT integration, connection, uid, 0, '', 1 FROM removed WHERE at > ?1`, micros(since))
+	if err != nil {
+		return nil, present, wrap(ctx, what, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c connect.Change
+		if err := rows.Scan(&c.ID.Integration, &c.ID.Connection, &c.UID, &c.Version, &c.Status, &c.Removed); err != nil {
+			return nil, present, wrap(ctx, what, err)
+		}
+		changes = append(changes, c)
+	}
+	return changes, present, wrap(ctx, what, rows.Err())
+}
