@@ -20,9 +20,9 @@ build() {
 	go build -ldflags '-s -w' -o bin/caddy ./caddymodule/caddy
 }
 
-# have installs a Debian package unless the command is there.
+# have installs a Debian package unless its command is there.
 have() {
-	command -v "$1" >/dev/null && return
+	PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null && return
 	say "installing $2"
 	if [ "$(id -u)" != 0 ]; then
 		echo "The tests need $1. Install it: sudo apt-get install $2" >&2
@@ -65,6 +65,8 @@ tests() {
 	have node nodejs
 	have npm npm
 	have gcc gcc
+	have pg_ctlcluster postgresql
+	have pgbouncer pgbouncer
 	mkdir -p .cache
 	if [ ! e2e/oidc/node_modules/.package-lock.json -nt e2e/oidc/package-lock.json ]; then
 		(cd e2e/oidc && npm ci --no-audit --no-fund --silent)

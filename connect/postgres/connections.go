@@ -1,0 +1,273 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/vault"
+)
+
+// maxPage is how many connections a query returns at most.
+const maxPage = 10_000
+
+const (
+	connectionColumns = `serial, uid, integration, connection, provider, status, cause,
+	config, metadata, tags, end_user, version, expires, created, updated`
+
+	selectConnection = `SELECT ` + connectionColumns + ` FROM keycaddy.connections WHERE integration = $1 AND connection = $2`
+)
+
+// errNoConnectionID answers for an ID that PostgreSQL couldn't have kept.
+func errNoConnectionID(what string) error { return fmt.Errorf("%s: %w", what, connect.ErrNotFound) }
+
+func keepableID(id connect.ID) bool { return keepable(id.Integration) && keepable(id.Connection) }
+
+// Connection implements connect.Store.
+func (s *Store) Connection(ctx context.Context, id connect.ID) (c connect.Connection, err error) {
+	const what = "reading connection"
+	if !keepableID(id) {
+		return c, errNoConnectionID(what)
+	}
+	err = s.row(ctx, what, again, func(row pgx.Row) (err error) {
+		c, err = scanConnection(row)
+		return err
+	}, selectConnection, id.Integration, id.Connection)
+	return c, err
+}
+
+// Connections implements connect.Store. Upper and lower case are alike in
+// q.Search for all letters.
+func (s *Store) Connections(ctx context.Context, q connect.Query) ([]connect.Connection, error) {
+	where, args, ok := conditions(q)
+	limit := q.Limit
+	if limit <= 0 || limit > maxPage {
+		limit = maxPage
+	}
+	page := max(q.Page, 0)
+	if !ok || page > math.MaxInt64/limit {
+		return nil, ctx.Err()
+	}
+	args = append(args, int64(limit), int64(page)*int64(limit))
+	statement := fmt.Sprintf(`SELECT %s FROM keycaddy.connections%s ORDER BY serial DESC LIMIT $%d OFFSET $%d`,
+		connectionColumns, where, len(args)-1, len(args))
+	var found []connect.Connection
+	err := s.rows(ctx, "listing connections", func() { found = nil }, func(row pgx.Row) error {
+		c, err := scanConnection(row)
+		found = append(found, c)
+		return err
+	}, statement, args...)
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// conditions returns the WHERE clause for q, or "". ok is false if q has text
+// that no connection can have.
+func conditions(q connect.Query) (where string, args []any, ok bool) {
+	var all []string
+	texts := append([]string{q.Connection, q.Search, q.EndUser, q.Organization}, q.Integrations...)
+	// add takes one value, for every %[1]s.
+	add := func(condition string, value any) {
+		args = append(args, value)
+		all = append(all, fmt.Sprintf(condition, fmt.Sprintf("$%d", len(args))))
+	}
+	if q.Connection != "" {
+		add(`connection = %[1]s`, q.Connection)
+	}
+	if len(q.Integrations) > 0 {
+		add(`integration = ANY (%[1]s::text[])`, q.Integrations)
+	}
+	if q.Search != "" {
+		add(`search LIKE %[1]s ESCAPE '\'`, "%"+likeEscaper.Replace(strings.ToLower(q.Search))+"%")
+	}
+	if q.EndUser != "" {
+		// The second condition is what lets the partial index be used.
+		add(`end_user_id = %[1]s AND end_user_id <> ''`, q.EndUser)
+	}
+	if q.Organization != "" {
+		add(`organization_id = %[1]s AND organization_id <> ''`, q.Organization)
+	}
+	for name, value := range q.Tags {
+		texts = append(texts, name, value)
+		tag, err := mapJSON(map[string]string{name: value})
+		if err != nil {
+			return "", nil, false
+		}
+		add(`tags @> %[1]s::jsonb`, tag)
+	}
+	if slices.ContainsFunc(texts, func(s string) bool { return !keepable(s) }) {
+		return "", nil, false
+	}
+	if len(all) == 0 {
+		return "", nil, true
+	}
+	return ` WHERE ` + strings.Join(all, ` AND `), args, true
+}
+
+var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+
+// Create implements connect.Store. The present is the database's.
+func (s *Store) Create(ctx context.Context, c connect.Connection) (created connect.Connection, err error) {
+	const what = "creating connection"
+	values, err := connectionValues(&c)
+	if err != nil {
+		return created, wrap(ctx, what, err)
+	}
+	args := append([]any{c.UID, c.Integration, c.Connection, maybe(c.Created), maybe(c.Updated)}, values...)
+	err = s.row(ctx, what, once, func(row pgx.Row) (err error) {
+		created, err = scanConnection(row)
+		return err
+	}, `INSERT INTO keycaddy.connections
+		(uid, integration, connection, created, updated, provider, status, cause, config, metadata, tags,
+		end_user, end_user_id, organization_id, search, version, expires)
+		VALUES ($1, $2, $3, coalesce($4::timestamptz, now()), coalesce($5::timestamptz, $4::timestamptz, now()),
+		$6, $7, $8, $9::jsonb, $10::jsonb, $11::jsonb, $12::jsonb, $13, $14, $15, $16, $17::timestamptz)
+		RETURNING `+connectionColumns, args...)
+	if err != nil {
+		return connect.Connection{}, err
+	}
+	return created, nil
+}
+
+// Update implements connect.Store. change runs while the row is locked, and
+// must not call the store; its error is returned as it is. It runs again if the
+// transaction has failed in a way that may pass.
+func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.Connection) error) (connect.Connection, error) {
+	const what = "updating connection"
+	if !keepableID(id) {
+		return connect.Connection{}, errNoConnectionID(what)
+	}
+	var (
+		updated connect.Connection
+		refused error
+	)
+	err := s.transact(ctx, s.timeout, what, once, func(ctx context.Context, tx pgx.Tx) error {
+		c, err := scanConnection(tx.QueryRow(ctx, selectConnection+` FOR UPDATE`, id.Integration, id.Connection))
+		if err != nil {
+			return err
+		}
+		was := c
+		if refused = change(&c); refused != nil {
+			return errRefused // whatever change says must not look like the database's
+		}
+		c.ID, c.UID, c.Serial, c.Created = was.ID, was.UID, was.Serial, was.Created
+		values, err := connectionValues(&c)
+		if err != nil {
+			return err
+		}
+		if err := checkText(values); err != nil {
+			return err
+		}
+		// Not now(), which is when the transaction began to wait for the row.
+		updated, err = scanConnection(tx.QueryRow(ctx, `UPDATE keycaddy.connections SET
+			provider = $1, status = $2, cause = $3, config = $4::jsonb, metadata = $5::jsonb, tags = $6::jsonb,
+			end_user = $7::jsonb, end_user_id = $8, organization_id = $9, search = $10, version = $11,
+			expires = $12::timestamptz, updated = clock_timestamp()
+			WHERE serial = $13 RETURNING `+connectionColumns, append(values, was.Serial)...))
+		return err
+	})
+	switch {
+	case refused != nil:
+		return connect.Connection{}, refused
+	case err != nil:
+		return connect.Connection{}, err
+	}
+	return updated, nil
+}
+
+// Delete implements connect.Store.
+func (s *Store) Delete(ctx context.Context, id connect.ID) (deleted connect.Connection, err error) {
+	const what = "deleting connection"
+	if !keepableID(id) {
+		return deleted, errNoConnectionID(what)
+	}
+	err = s.row(ctx, what, once, func(row pgx.Row) (err error) {
+		deleted, err = scanConnection(row)
+		return err
+	}, `WITH gone AS (
+			DELETE FROM keycaddy.connections WHERE integration = $1 AND connection = $2 RETURNING `+connectionColumns+`
+		), told AS (
+			INSERT INTO keycaddy.removed (uid, integration, connection, at)
+			SELECT uid, integration, connection, clock_timestamp() FROM gone
+		)
+		SELECT `+connectionColumns+` FROM gone`,
+		id.Integration, id.Connection)
+	if err != nil {
+		return connect.Connection{}, err
+	}
+	return deleted, nil
+}
+
+// connectionValues returns what Create and Update both write: provider, status,
+// cause, config, metadata, tags, end_user, end_user_id, organization_id, search,
+// version, expires.
+func connectionValues(c *connect.Connection) ([]any, error) {
+	config, err := mapJSON(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	metadata, err := object(c.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := mapJSON(c.Tags)
+	if err != nil {
+		return nil, err
+	}
+	endUser, err := structJSON(c.EndUser)
+	if err != nil {
+		return nil, err
+	}
+	var user connect.EndUser
+	if c.EndUser != nil {
+		user = *c.EndUser
+	}
+	var organization string
+	if user.Organization != nil {
+		organization = user.Organization.ID
+	}
+	search := strings.ToLower(strings.Join([]string{c.Connection, user.DisplayName, user.Email}, "\x1f"))
+	return []any{
+		c.Provider, string(c.Status), c.Cause, config, metadata, tags,
+		endUser, user.ID, organization, search, int64(c.Version), maybe(c.Expires),
+	}, nil
+}
+
+// scanConnection reads a row of connectionColumns.
+func scanConnection(row pgx.Row) (connect.Connection, error) {
+	var (
+		c                               connect.Connection
+		config, metadata, tags, endUser []byte
+		version                         int64
+		expires                         *time.Time
+	)
+	err := row.Scan(&c.Serial, &c.UID, &c.Integration, &c.ID.Connection, &c.Provider, &c.Status, &c.Cause,
+		&config, &metadata, &tags, &endUser, &version, &expires, &c.Created, &c.Updated)
+	if err == nil {
+		err = fromJSON("config", config, &c.Config)
+	}
+	if err == nil {
+		err = fromJSON("tags", tags, &c.Tags)
+	}
+	if err == nil {
+		err = fromJSON("end_user", endUser, &c.EndUser)
+	}
+	if err != nil {
+		return connect.Connection{}, err
+	}
+	if metadata != nil {
+		c.Metadata = json.RawMessage(metadata)
+	}
+	c.Version = vault.Version(version)
+	c.Expires, c.Created, c.Updated = fromMaybe(expires), c.Created.UTC(), c.Updated.UTC()
+	return c, nil
+}

@@ -1,0 +1,166 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keycaddy/keycaddy/connect"
+)
+
+// PutSession implements connect.Store; ErrExists if the token is taken.
+func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
+	const what = "adding session"
+	endUser, err := structJSON(v.EndUser)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	organization, err := structJSON(v.Organization)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	tags, err := mapJSON(v.Tags)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	allowed, err := listJSON(v.Allowed)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	defaults, err := mapJSON(v.Defaults)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	_, err = s.exec(ctx, what, once, `INSERT INTO keycaddy.sessions
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, created, expires)
+		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, micros(v.Created), micros(v.Expires))
+	return err
+}
+
+// Session implements connect.Store. Like flows, sessions expire by the
+// database's clock.
+func (s *Store) Session(ctx context.Context, token connect.Digest) (v connect.Session, err error) {
+	err = s.row(ctx, "reading session", again, func(row pgx.Row) (err error) {
+		v, err = scanSession(row)
+		return err
+	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, created, expires
+		FROM keycaddy.sessions WHERE token = $1 AND expires > now()`, token[:])
+	return v, err
+}
+
+func scanSession(row pgx.Row) (connect.Session, error) {
+	var (
+		v                                              connect.Session
+		endUser, organization, tags, allowed, defaults []byte
+	)
+	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.Created, &v.Expires)
+	if err == nil {
+		err = fromJSON("end_user", endUser, &v.EndUser)
+	}
+	if err == nil {
+		err = fromJSON("organization", organization, &v.Organization)
+	}
+	if err == nil {
+		err = fromJSON("tags", tags, &v.Tags)
+	}
+	if err == nil {
+		err = fromJSON("allowed", allowed, &v.Allowed)
+	}
+	if err == nil {
+		err = fromJSON("defaults", defaults, &v.Defaults)
+	}
+	if err != nil {
+		return connect.Session{}, err
+	}
+	v.Created, v.Expires = v.Created.UTC(), v.Expires.UTC()
+	return v, nil
+}
+
+// DeleteSession implements connect.Store.
+func (s *Store) DeleteSession(ctx context.Context, token connect.Digest) error {
+	_, err := s.exec(ctx, "deleting session", again, `DELETE FROM keycaddy.sessions WHERE token = $1`, token[:])
+	return err
+}
+
+const flowColumns = `id, state, browser, session, integration, config, redirect_url, expires, outcome`
+
+// PutFlow implements connect.Store; ErrExists if the id or the state is taken.
+// f.Outcome is nil in a new flow and not looked at.
+func (s *Store) PutFlow(ctx context.Context, f connect.Flow) error {
+	const what = "adding flow"
+	config, err := mapJSON(f.Config)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	_, err = s.exec(ctx, what, once, `INSERT INTO keycaddy.flows
+		(id, state, browser, session, integration, config, redirect_url, expires)
+		VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8)`,
+		f.ID, f.State[:], f.Browser[:], f.Session[:], f.Integration, config, f.RedirectURL, micros(f.Expires))
+	return err
+}
+
+// TakeFlow implements connect.Store. One statement finds the flow and marks it.
+// If the connection breaks before its answer arrives, the flow may be taken and
+// nobody have it: the visitor has to start over.
+func (s *Store) TakeFlow(ctx context.Context, state connect.Digest) (f connect.Flow, err error) {
+	err = s.row(ctx, "taking flow", once, func(row pgx.Row) (err error) {
+		f, err = scanFlow(row)
+		return err
+	}, `UPDATE keycaddy.flows SET taken = true WHERE state = $1 AND NOT taken AND expires > now() RETURNING `+flowColumns, state[:])
+	if err != nil {
+		return connect.Flow{}, err
+	}
+	return f, nil
+}
+
+// FinishFlow implements connect.Store; ErrNotFound if there is no such flow.
+func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome) error {
+	const what = "finishing flow"
+	if !keepable(id) {
+		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
+	}
+	outcome, err := structJSON(&o)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	rows, err := s.exec(ctx, what, again, `UPDATE keycaddy.flows SET outcome = $1::jsonb WHERE id = $2`, outcome, id)
+	if err == nil && rows == 0 {
+		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
+	}
+	return err
+}
+
+// Flow implements connect.Store.
+func (s *Store) Flow(ctx context.Context, id string) (f connect.Flow, err error) {
+	const what = "reading flow"
+	if !keepable(id) {
+		return f, fmt.Errorf("%s: %w", what, connect.ErrNotFound)
+	}
+	err = s.row(ctx, what, again, func(row pgx.Row) (err error) {
+		f, err = scanFlow(row)
+		return err
+	}, `SELECT `+flowColumns+` FROM keycaddy.flows WHERE id = $1 AND expires > now()`, id)
+	return f, err
+}
+
+// scanFlow reads a row of flowColumns.
+func scanFlow(row pgx.Row) (connect.Flow, error) {
+	var (
+		f               connect.Flow
+		config, outcome []byte
+	)
+	err := row.Scan(&f.ID, digest{&f.State}, digest{&f.Browser}, digest{&f.Session}, &f.Integration, &config, &f.RedirectURL, &f.Expires, &outcome)
+	if err == nil {
+		err = fromJSON("config", config, &f.Config)
+	}
+	if err == nil {
+		err = fromJSON("outcome", outcome, &f.Outcome)
+	}
+	if err != nil {
+		return connect.Flow{}, err
+	}
+	f.Expires = f.Expires.UTC()
+	return f, nil
+}
