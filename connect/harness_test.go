@@ -86,7 +86,6 @@ type world struct {
 	mu     sync.Mutex
 	before demo.Fault // answers token requests before anything is spent
 	after  demo.Fault // and after
-	calls  int        // requests to the provider
 }
 
 // node is one process of it.
@@ -159,16 +158,7 @@ func (w *world) set(before, after demo.Fault) {
 }
 
 func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
-	w.mu.Lock()
-	w.calls++
-	w.mu.Unlock()
 	w.demo.ServeHTTP(rw, r)
-}
-
-func (w *world) provider() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.calls
 }
 
 // newNode opens the store's file once more, as another process would.

@@ -19,10 +19,10 @@ import (
 )
 
 // oidcProvider is the catalog entry of the server of startOIDC.
-func oidcProvider(t *testing.T, o *oidc) (folder string) {
+func oidcProvider(t *testing.T) (folder string) {
 	t.Helper()
 	folder = t.TempDir()
-	entry := fmt.Sprintf(`id: oidc
+	const entry = `id: oidc
 display_name: OIDC test server
 vendor: oidc
 categories: [test]
@@ -57,7 +57,7 @@ request:
 
 docs:
   reference: https://github.com/panva/node-oidc-provider
-`)
+`
 	if err := os.WriteFile(filepath.Join(folder, "oidc.yaml"), []byte(entry), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestCallsSucceedForAMinuteWhileAccessTokensAreRevoked(t *testing.T) {
 			client_id app
 			client_secret %s
 			field server %s
-		}`, oidcProvider(t, o), oidcSecret, o.URL), "keycaddy"))
+		}`, oidcProvider(t), oidcSecret, o.URL), "keycaddy"))
 	connectOIDC(t, c.link("oidc", "alice"))
 
 	const calls, spread = 200, 60 * time.Second

@@ -149,11 +149,11 @@ func connectForm(t *testing.T, c *caddy, integration, connection string, answers
 		}
 		return res.Request.URL, form
 	}
-	at, form := finish(client.Get(c.link(integration, connection)))
+	_, form := finish(client.Get(c.link(integration, connection)))
 	for name, value := range answers {
 		form.Set("field."+name, value)
 	}
-	at, form = finish(client.PostForm(c.URL+"/connect/with/"+integration, form))
+	at, form := finish(client.PostForm(c.URL+"/connect/with/"+integration, form))
 	if at.Path == "/authorize" {
 		form.Set("decision", "allow")
 		form.Set("account", "ada")
