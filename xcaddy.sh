@@ -71,6 +71,8 @@ tests() {
 	if [ ! e2e/oidc/node_modules/.package-lock.json -nt e2e/oidc/package-lock.json ]; then
 		(cd e2e/oidc && npm ci --no-audit --no-fund --silent)
 	fi
+	say "a Vault server for the tests"
+	vault/hashicorp/vaultserver/build.sh
 	say "building"
 	build
 	check

@@ -9,8 +9,8 @@
 //   - http.handlers.keycaddy_connect, directive keycaddy_connect: the pages
 //   - http.handlers.keycaddy_api, directive keycaddy_api: the REST API
 //   - http.handlers.keycaddy_demo, directive keycaddy_demo: the demo provider
-//   - keycaddy.stores.sqlite: a [StoreOpener]
-//   - keycaddy.vaults.sealed: a [VaultOpener]
+//   - keycaddy.stores.sqlite, keycaddy.stores.postgres: a [StoreOpener] each
+//   - keycaddy.vaults.sealed, keycaddy.vaults.hashicorp: a [VaultOpener] each
 //   - admin.api.keycaddy: the API on Caddy's admin endpoint, for `caddy keycaddy`
 //
 // The directive keycaddy is the pages, the API and the proxy at their standard

@@ -19,6 +19,7 @@ var arrows = map[string][]string{
 	"catalog":           {"go.yaml.in/yaml/v3"},
 	"vault":             {},
 	"vault/sealed":      {"./vault", "github.com/tink-crypto/tink-go/v2"},
+	"vault/hashicorp":   {"./vault", "github.com/hashicorp/vault/api", "go.uber.org/zap"},
 	"vault/vaulttest":   {"./vault"},
 	"connect/egress":    {},
 	"connect/demo":      {},
@@ -32,7 +33,7 @@ var arrows = map[string][]string{
 	"connect/api":       {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
 	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
 	"caddymodule": {
-		"./catalog", "./vault", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
+		"./catalog", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
 		"./connect/page", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/sqlite", "./proxy",
 		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/spf13/cobra", "go.uber.org/zap",
 	},
@@ -47,6 +48,7 @@ var only = map[string][]string{
 	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule", "caddymodule/caddy"},
 	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule", "caddymodule/caddy"},
 	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule", "caddymodule/caddy"},
+	"github.com/hashicorp/vault/api":    {"vault/hashicorp", "caddymodule", "caddymodule/caddy"},
 }
 
 // within tells whether an import is of a module, or of one of our packages.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -74,6 +75,9 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	rt := &runtime{
 		store: store, vault: secrets, logger: a.logger, demoKey: uuid.NewString(), stop: stop,
 		refresher: &connect.Refresher{Store: store, Vault: secrets, Logger: a.logger.Named("refresh")},
+	}
+	if v, ok := secrets.(interface{ ReadOnly() bool }); ok {
+		rt.refresher.ReadOnly = v.ReadOnly()
 	}
 	go rt.sweep(background)
 	go rt.refresher.Watch(background)
@@ -147,5 +151,9 @@ func (rt *runtime) Destruct() error {
 	if err := rt.refresher.Drain(ctx); err != nil {
 		rt.logger.Error("closing while credentials are being renewed", zap.Error(err))
 	}
-	return rt.store.Close()
+	err := rt.store.Close()
+	if v, ok := rt.vault.(io.Closer); ok {
+		err = errors.Join(err, v.Close())
+	}
+	return err
 }

@@ -64,6 +64,10 @@ type Refresher struct {
 	Store  Store
 	Vault  vault.Vault
 	Logger *zap.Logger
+	// ReadOnly says that the vault can't be written from here, so that nothing
+	// is renewed: the new credential would have nowhere to go. Those that other
+	// processes renew are taken over.
+	ReadOnly bool
 
 	setup   atomic.Pointer[Setup]
 	entries sync.Map // ID → *entry

@@ -19,6 +19,13 @@ import (
 // this process, on a context of its own.
 func (r *Refresher) renew(ctx context.Context, stale *Bound) (*Bound, error) {
 	id := stale.Connection.ID
+	if r.ReadOnly {
+		b, err := r.adopt(ctx, stale)
+		if err == nil && !b.newerThan(stale) {
+			return nil, scheme.ErrNotRenewable
+		}
+		return b, err
+	}
 	lease, newer, err := r.lease(ctx, stale)
 	if err != nil || newer != nil {
 		return newer, err
