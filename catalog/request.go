@@ -11,6 +11,10 @@ type Request struct {
 	Query   Params  `yaml:"query"`
 	Body    Params  `yaml:"body"` // merged into JSON and form bodies of POST, PUT, PATCH
 
+	// ExpiredStatuses are those by which the vendor says, besides 401, that the
+	// access token has ended: the call is answered by a renewal and a replay.
+	ExpiredStatuses []int `yaml:"expired_statuses"`
+
 	Decompress            bool `yaml:"decompress"`
 	KeepHeadersOnRedirect bool `yaml:"keep_headers_on_redirect"`
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -60,7 +59,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	res, err := t.send(req, call.Auth, &held)
-	if err != nil || !rejected(res) {
+	if err != nil || !call.Auth.Expired(res) {
 		return res, err
 	}
 	if !held.replayable {
@@ -80,7 +79,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	call.Auth, call.Replayed = fresh, true
 	res, err = t.send(req, fresh, &held)
 	if err == nil {
-		if rejected(res) {
+		if fresh.Expired(res) {
 			call.renewer.Refused(fresh)
 		} else {
 			call.renewer.Accepted(fresh)
@@ -124,21 +123,6 @@ func (t *Transport) send(req *http.Request, auth *connect.Bound, b *body) (*http
 	}
 	unshadow(out, auth)
 	return t.Base.RoundTrip(out)
-}
-
-// rejected tells whether the provider says that the credential has ended. A
-// 401 that asks for a wider scope is none of these: a new token would have the
-// same scope (RFC 6750 section 3.1).
-func rejected(res *http.Response) bool {
-	if res.StatusCode != http.StatusUnauthorized {
-		return false
-	}
-	for _, challenge := range res.Header["Www-Authenticate"] {
-		if strings.Contains(challenge, "insufficient_scope") {
-			return false
-		}
-	}
-	return true
 }
 
 var _ Renewer = (*connect.Refresher)(nil)

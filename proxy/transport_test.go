@@ -117,6 +117,28 @@ func TestSecondRefusalIsPassedOn(t *testing.T) {
 	}
 }
 
+// Some vendors say with another status that a token has ended; their entries
+// name it (S73).
+func TestS73OtherStatusesOfAnEndedTokenAreRenewedToo(t *testing.T) {
+	t.Parallel()
+	const request = `{base_url: 'BASE', expired_statuses: [403, 498], headers: {authorization: 'Bearer {cred.key}'}}`
+	for status, renewed := range map[int]int{401: 1, 403: 1, 498: 1, 400: 0, 404: 0, 500: 0} {
+		g := newRig(t, request, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "Bearer new" {
+				w.WriteHeader(status)
+			}
+		})
+		res, err := g.transport().RoundTrip(g.request("POST", strings.NewReader("x"), 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[int]int{0: status, 1: 200}[renewed]
+		if read(t, res); res.StatusCode != want || g.renewals.counts()[0] != renewed {
+			t.Errorf("%d became %d, renewed %d times", status, res.StatusCode, g.renewals.counts()[0])
+		}
+	}
+}
+
 // A new token would have the same scope (RFC 6750 section 3.1).
 func TestInsufficientScopeIsNotRenewed(t *testing.T) {
 	t.Parallel()

@@ -21,6 +21,7 @@ type Binding struct {
 	// Renewable tells whether the credential can be renewed without its user.
 	Renewable bool
 
+	expired []int // statuses besides 401 that say so
 	headers []header
 	query   []param
 	each    *each // what has to be made for each request; usually nil
@@ -63,7 +64,7 @@ func (b base) Bind(g Grant) (*Binding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("base URL of provider %s: %w", b.provider.ID, err)
 	}
-	out := &Binding{Base: base}
+	out := &Binding{Base: base, expired: req.ExpiredStatuses}
 	for name, v := range req.Headers {
 		owned := CarriesCredential(v.Refs()) || strings.EqualFold(name, "user-agent")
 		if v.PerRequest() {
@@ -187,6 +188,21 @@ func requestValues(r *http.Request) func(ns, path string) (string, bool) {
 		}
 		return "", false
 	}
+}
+
+// Expired tells whether an answer says that the credential has ended: a 401, or
+// what the provider's entry takes for one. A 401 that asks for a wider scope is
+// none of these: a new token would have the same scope (RFC 6750 section 3.1).
+func (b *Binding) Expired(res *http.Response) bool {
+	if res.StatusCode != http.StatusUnauthorized {
+		return slices.Contains(b.expired, res.StatusCode)
+	}
+	for _, challenge := range res.Header["Www-Authenticate"] {
+		if strings.Contains(challenge, "insufficient_scope") {
+			return false
+		}
+	}
+	return true
 }
 
 // Names lists the headers and query parameters that are put on a request.
