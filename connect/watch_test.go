@@ -9,6 +9,7 @@ import (
 
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/demo"
+	"github.com/keycaddy/keycaddy/connect/scheme"
 )
 
 // within waits for a second until something holds in a process that watches.
@@ -76,5 +77,29 @@ func TestWatchKeepsWhatIsNew(t *testing.T) {
 	time.Sleep(1200 * time.Millisecond) // two looks
 	if b := w.current(id); b != fresh {
 		t.Errorf("version %d was read again", b.Version)
+	}
+}
+
+// A process that can't write the vault spends no refresh token: it takes over
+// what others have renewed.
+func TestReadOnlyRenewsNothingAndAdopts(t *testing.T) {
+	w := newServer(t, demo.Options{})
+	reader := w.newNode()
+	reader.Refresher.ReadOnly = true
+	id := w.account()
+	stale, err := reader.Refresher.Current(t.Context(), id)
+	must(t, err)
+	if _, err := reader.Refresher.Renew(t.Context(), stale); !errors.Is(err, scheme.ErrNotRenewable) || w.refreshes() != 0 {
+		t.Fatalf("got %v, and %d refreshes", err, w.refreshes())
+	}
+	fresh, err := w.Refresher.Renew(t.Context(), w.current(id))
+	must(t, err)
+	var adopted *connect.Bound
+	within(t, "the reader takes it over", func() bool { // after its back-off
+		adopted, err = reader.Refresher.Renew(t.Context(), stale)
+		return err == nil
+	})
+	if adopted.Version != fresh.Version || w.refreshes() != 1 {
+		t.Errorf("got version %d of %d, after %d refreshes", adopted.Version, fresh.Version, w.refreshes())
 	}
 }
