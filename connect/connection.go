@@ -2,6 +2,7 @@ package connect
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/keycaddy/keycaddy/vault"
@@ -75,6 +76,17 @@ type Connection struct {
 // integration too, so that a vault's policies can tell integrations apart.
 func (c *Connection) VaultName() string {
 	return "connections/" + vaultSegment(c.Integration) + "/" + c.UID
+}
+
+// SearchText is what Query.Search looks in: the connection's id and its end
+// user's name and e-mail, in lower case as Go has it (databases differ), with
+// U+001F between them.
+func (c *Connection) SearchText() string {
+	var user EndUser
+	if c.EndUser != nil {
+		user = *c.EndUser
+	}
+	return strings.ToLower(strings.Join([]string{c.ID.Connection, user.DisplayName, user.Email}, "\x1f"))
 }
 
 // vaultSegment writes s with the characters that a vault's names may have;

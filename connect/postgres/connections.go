@@ -235,10 +235,9 @@ func connectionValues(c *connect.Connection) ([]any, error) {
 	if user.Organization != nil {
 		organization = user.Organization.ID
 	}
-	search := strings.ToLower(strings.Join([]string{c.Connection, user.DisplayName, user.Email}, "\x1f"))
 	return []any{
 		c.Provider, string(c.Status), c.Cause, config, metadata, tags,
-		endUser, user.ID, organization, search, int64(c.Version), maybe(c.Expires),
+		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires),
 	}, nil
 }
 
