@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -140,6 +141,22 @@ func (in *Integration) parseOption(d *caddyfile.Dispenser) error {
 			return d.ArgErr()
 		}
 		in.Scopes = append(in.Scopes, scopes...)
+		return nil
+	case "token_rate":
+		return oneArg(d, &in.TokenRate)
+	case "outage_grace":
+		var text string
+		if in.OutageGrace != nil {
+			return d.Err("outage_grace is given twice")
+		}
+		if err := oneArg(d, &text); err != nil {
+			return err
+		}
+		grace, err := caddy.ParseDuration(text)
+		if err != nil || grace < 0 {
+			return d.Errf("outage_grace: %q is not a duration such as 30m", text)
+		}
+		in.OutageGrace = (*caddy.Duration)(&grace)
 		return nil
 	case "authorization_param":
 		return pair(d, &in.AuthorizationParams)

@@ -81,6 +81,8 @@ func Of(err error) *Problem {
 		coder   Coder
 		unknown *connect.UnknownIntegrationError
 		reauth  *connect.NeedsReauthError
+		off     *connect.DisabledError
+		busy    *connect.BusyError
 		fields  scheme.FieldErrors
 		token   *scheme.TokenError
 		verify  *connect.VerifyError
@@ -97,6 +99,10 @@ func Of(err error) *Problem {
 		return &Problem{Status: http.StatusNotFound, Code: "unknown_provider_config", Message: "Integration \"" + unknown.Key + "\" does not exist", Action: "fix_request"}
 	case errors.As(err, &reauth):
 		return &Problem{Status: http.StatusFailedDependency, Code: "needs_reauth", Message: "The provider has refused this connection's credential (" + reauth.Cause + "). Its user has to connect again.", Action: "reconnect"}
+	case errors.As(err, &off):
+		return &Problem{Status: http.StatusForbidden, Code: "connection_disabled", Message: "This connection is switched off.", Action: "contact_operator"}
+	case errors.As(err, &busy):
+		return &Problem{Status: http.StatusServiceUnavailable, Code: "renewal_waits", Message: "This connection's credential can't be renewed just yet: " + busy.Reason + ".", Retryable: true, Action: "retry", RetryAfter: busy.RetryAfter}
 	case errors.As(err, &fields):
 		p := Invalid("body")
 		for _, name := range slices.Sorted(maps.Keys(fields)) {

@@ -59,6 +59,12 @@ func (e *TokenError) Error() string {
 
 func (e *TokenError) Unwrap() error { return e.err }
 
+// Definite tells whether the provider has surely not done what it was asked. If
+// not, it may have issued tokens whose delivery failed.
+func (e *TokenError) Definite() bool {
+	return e.Class != Transient || e.Code == "refused_address" || e.Code == "http_503" || strings.HasPrefix(e.Code, "http_4")
+}
+
 // ErrNotRenewable says that the credential can't be renewed without its user:
 // there is no refresh token, or the scheme has none.
 var ErrNotRenewable = errors.New("credential can't be renewed")

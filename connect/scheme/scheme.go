@@ -49,6 +49,9 @@ type Scheme interface {
 	// and else the status of the refusal; the error says why the provider
 	// could not be asked.
 	Verify(ctx context.Context, g Grant) (refused int, err error)
+	// TokenHost is the host that tokens for the grant are asked of, or "". What
+	// is sent there is paced for all connections together.
+	TokenHost(g Grant) string
 }
 
 // A Prompter gets its credential from what the end user enters.

@@ -42,6 +42,12 @@ type Grant struct {
 // Credential is the secret side of a connection, all of it: one of these is
 // one version in the vault.
 type Credential struct {
+	// Version counts the credentials that the connection has had, from 1. It
+	// tells which of two is the newer, whatever a vault's own versions say.
+	Version uint64
+	// Consent is a random name of the end user's consent that it came of: a
+	// renewal keeps it, connecting again makes another.
+	Consent string
 	// Fields are the secrets that the end user entered (cred.* in templates).
 	Fields map[string]Secret
 	// AccessToken and RefreshToken came from the provider's token endpoint.
@@ -68,6 +74,8 @@ func (Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacte
 // format: they may be added to, never renamed.
 type stored struct {
 	Format       int               `json:"v"`
+	Version      uint64            `json:"version,omitempty"`
+	Consent      string            `json:"consent,omitempty"`
 	Fields       map[string]string `json:"fields,omitempty"`
 	AccessToken  string            `json:"access_token,omitempty"`
 	RefreshToken string            `json:"refresh_token,omitempty"`
@@ -84,6 +92,8 @@ const storedFormat = 1
 func (c *Credential) Encode() ([]byte, error) {
 	s := stored{
 		Format:       storedFormat,
+		Version:      c.Version,
+		Consent:      c.Consent,
 		AccessToken:  c.AccessToken.Reveal(),
 		RefreshToken: c.RefreshToken.Reveal(),
 		Previous:     c.Previous.Reveal(),
@@ -112,6 +122,8 @@ func DecodeCredential(data []byte) (Credential, error) {
 		return Credential{}, fmt.Errorf("decoding credential: format %d, this version of keycaddy reads format %d", s.Format, storedFormat)
 	}
 	c := Credential{
+		Version:      s.Version,
+		Consent:      s.Consent,
 		AccessToken:  Secret(s.AccessToken),
 		RefreshToken: Secret(s.RefreshToken),
 		Previous:     Secret(s.Previous),
