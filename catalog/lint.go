@@ -36,8 +36,8 @@ var (
 )
 
 // Lint returns what an entry should have besides being readable. Every shipped
-// entry passes; those of the category demo may point to wherever the operator
-// says.
+// entry passes. Those of the categories demo and private may point to wherever
+// the operator says, by http too, and need no vendor's documentation.
 func Lint(p *Provider) []Problem {
 	l := linter{p: p}
 	l.labels()
@@ -83,7 +83,7 @@ func (l *linter) labels() {
 func (l *linter) links() {
 	d := l.p.Docs
 	links := []string{d.Reference, d.Auth, d.Scopes, d.RateLimits, d.Console}
-	if !slices.ContainsFunc(links, func(s string) bool { return s != "" }) && l.p.Mode != ModeNone {
+	if !slices.ContainsFunc(links, func(s string) bool { return s != "" }) && l.p.Mode != ModeNone && !l.ours() {
 		l.add(RuleDocs, "docs has no link")
 	}
 	for _, list := range [][]Field{l.p.AppFields, l.p.ConnFields, l.p.CredFields} {
@@ -145,11 +145,20 @@ func (l *linter) urls() {
 				l.add(RuleHTTPS, "%s must begin with https://", t.src)
 			}
 			// A URL of the operator's own is as safe as the operator makes it.
-			if t.base != nil && t.base.ref.Namespace == "app" && !slices.Contains(p.Categories, "demo") {
-				l.add(RuleHTTPS, "%s leaves the scheme to the operator", t.src)
+			if t.base != nil && t.base.ref.Namespace == "app" && !httpsOnly(t.base.field) && !l.ours() {
+				l.add(RuleHTTPS, "%s leaves the scheme to the operator; give the field a regex that begins with ^https://", t.src)
 			}
 		}
 	}
+}
+
+// ours tells whether the API is the operator's own.
+func (l *linter) ours() bool {
+	return slices.Contains(l.p.Categories, "demo") || slices.Contains(l.p.Categories, "private")
+}
+
+func httpsOnly(f *Field) bool {
+	return f != nil && f.Regexp != nil && strings.HasPrefix(f.Regexp.String(), "^https://")
 }
 
 func (l *linter) field(f *Field) {
