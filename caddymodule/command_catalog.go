@@ -96,6 +96,12 @@ func showProvider(w io.Writer, p *catalog.Provider) error {
 		}
 		for _, f := range g.Fields {
 			fmt.Fprintf(&b, "#   %s (%s): %s\n", f.Title, f.Name, f.Text())
+			if f.Example != "" {
+				fmt.Fprintf(&b, "#     for example %s\n", f.Example)
+			}
+			if f.URL != "" {
+				fmt.Fprintf(&b, "#     %s\n", f.URL)
+			}
 		}
 		for _, l := range g.Links {
 			fmt.Fprintf(&b, "#   %s: %s\n", l.Text, l.URL)

@@ -20,11 +20,17 @@ type FieldGuide struct {
 	Name, Title string
 	Where       string // a sentence
 	Shape       string // how the value looks, as a sentence; may be empty
+	Example     string // made up or masked; may be empty
 	URL         string // the vendor's page about it; may be empty
 }
 
 // Text is all there is to say in words.
-func (g FieldGuide) Text() string { return strings.TrimSpace(g.Where + " " + g.Shape) }
+func (g FieldGuide) Text() string {
+	if strings.Contains(g.Where, "begins with") {
+		return g.Where
+	}
+	return strings.TrimSpace(g.Where + " " + g.Shape)
+}
 
 // Link leads to a page of the vendor.
 type Link struct{ Text, URL string }
@@ -79,7 +85,7 @@ func (p *Provider) ShortName() string {
 
 // registers tells whether the operator has to register an app with the vendor.
 func (p *Provider) registers() bool {
-	return p.Authorize != nil && p.Registration == nil
+	return p.Authorize != nil && (p.Registration == nil || p.Registration.Mode == "manual")
 }
 
 func (p *Provider) userSteps(fields []FieldGuide) []string {

@@ -27,7 +27,7 @@ func (p *Provider) fieldGuide(f *Field, secret bool) FieldGuide {
 		page = cmp.Or(p.Docs.Console, page)
 	}
 	return FieldGuide{
-		Name: f.Name, Title: f.Title(), Where: cmp.Or(f.Help, p.where(f)), Shape: f.Shape(), URL: cmp.Or(f.Docs, page),
+		Name: f.Name, Title: f.Title(), Where: cmp.Or(f.Help, p.where(f)), Shape: f.Shape(), Example: f.Example, URL: cmp.Or(f.Docs, page),
 	}
 }
 
@@ -78,10 +78,7 @@ func (f *Field) Shape() string {
 		return ""
 	}
 	shown, _, masked := strings.Cut(f.Example, "*")
-	if f.Example != "" && !masked {
-		return "For example: " + f.Example
-	}
-	if len(shown) < 2 || len(shown) > 24 {
+	if !masked || len(shown) < 2 || len(shown) > 24 {
 		shown = ""
 	}
 	size := 0
@@ -98,7 +95,7 @@ func (f *Field) Shape() string {
 	case shown != "" && size > len(shown):
 		return fmt.Sprintf("It begins with %s and has %d characters.", shown, size)
 	case shown != "":
-		return fmt.Sprintf("It begins with %s", shown)
+		return fmt.Sprintf("It begins with %s.", shown)
 	case size > 0:
 		return fmt.Sprintf("It has %d characters.", size)
 	}

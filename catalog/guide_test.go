@@ -57,7 +57,7 @@ func TestGuidesAreMadeOfTheEntry(t *testing.T) {
 	}
 	g := p.Guide()
 	subdomain, key := g.Fields[0], g.Fields[1]
-	if subdomain.Where != "As it is called in your Acme account." || subdomain.Shape != "For example: hooli" {
+	if subdomain.Where != "As it is called in your Acme account." || subdomain.Example != "hooli" {
 		t.Errorf("%+v", subdomain)
 	}
 	if key.Text() != "Made under Settings, API keys. It begins with ak_ and has 23 characters." || key.URL != "https://acme.example/docs" {
@@ -84,11 +84,11 @@ func TestGuidesAreMadeOfTheEntry(t *testing.T) {
 func TestShapesAreReadFromExampleAndRegex(t *testing.T) {
 	for _, c := range []struct{ regex, example, want string }{
 		{"^sk-[a-z]{4}$", "", "It begins with sk- and has 7 characters."},
-		{"^sk-[a-z]+$", "", "It begins with sk-"},
+		{"^sk-[a-z]+$", "", "It begins with sk-."},
 		{"^[a-f0-9]{32}$", "0a**", "It begins with 0a and has 32 characters."},
 		{"^[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}$", "", "It has 36 characters."},
 		{"^(a|bcde)$", "", ""},
-		{"^.*$", "acme", "For example: acme"},
+		{"^.*$", "acme", ""},
 		{"(?i)^sk-.+$", "", ""},
 		{"", "", ""},
 	} {
