@@ -157,3 +157,13 @@ func (e *entry) load() {
 
 // IDs returns the ids of all entries, sorted.
 func (c *Catalog) IDs() []string { return slices.Clone(c.ids) }
+
+// Files returns the files of the shipped entries, in folders by their first
+// letter.
+func Files() fs.FS {
+	files, err := fs.Sub(builtin, "providers")
+	if err != nil {
+		panic(err) // the path is a constant
+	}
+	return files
+}

@@ -22,7 +22,8 @@ type formView struct {
 	Tile       tile
 	Redirects  bool
 	Reconnect  bool
-	Checked    bool // the provider is asked before anything is stored
+	Checked    bool     // the provider is asked before anything is stored
+	Guide      []string // what to do at the vendor, in sentences
 	Fields     []*fieldView
 	Links      []link
 	Alert      *notice
@@ -63,7 +64,7 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 		Who: whoOf(&v.Session), Steps: h.steps(stepConnect, several),
 		Name: in.DisplayName, Domain: in.Provider.VendorDomain, Tile: tileOf(in.DisplayName),
 		Redirects: redirects, Reconnect: v.Reconnect, Checked: checked(in),
-		Fields: h.fields(v.Fields(in), a), Links: h.links(in, redirects), Alert: a.alert,
+		Fields: h.fields(in.Provider, v.Fields(in), a), Links: h.links(in, redirects), Alert: a.alert,
 		Action: withPath + url.PathEscape(key), Token: token, Key: formKey(h.visitor(w, r), token),
 	}
 	if several {
@@ -72,6 +73,7 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 	if len(view.Fields) == 0 {
 		view.Links = nil
 	}
+	view.Guide = guide(in.Provider, view.Fields)
 	h.focus(&view)
 	p := page{Title: title, Data: view}
 	if status != http.StatusOK {
