@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	"vault/vaulttest":   {"./vault"},
 	"connect/egress":    {},
 	"connect/demo":      {},
-	"connect/scheme":    {"./catalog", "./connect/egress", "golang.org/x/oauth2"},
+	"connect/scheme":    {"./catalog", "./connect/egress", "golang.org/x/oauth2", "github.com/go-jose/go-jose/v4"},
 	"connect":           {"./catalog", "./vault", "./connect/scheme", "go.uber.org/zap", "github.com/google/uuid"},
 	"connect/problem":   {"./vault", "./connect", "./connect/egress", "./connect/scheme"},
 	"connect/sqlite":    {"./vault", "./connect", "modernc.org/sqlite"},
