@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -179,7 +180,7 @@ func TestResolve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	setup, err := connect.NewSetup(nil, nil, nil, []*connect.Integration{{Key: "test", Provider: p}})
+	setup, err := connect.NewSetup(nil, new(url.URL), nil, []*connect.Integration{{Key: "test", Provider: p}})
 	if err != nil {
 		t.Fatal(err)
 	}
