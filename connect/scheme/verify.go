@@ -106,8 +106,6 @@ func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path
 	if err != nil {
 		return nil, fmt.Errorf("verify request of provider %s: %w", b.provider.ID, err)
 	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "keycaddy")
 	if len(v.Body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -118,7 +116,16 @@ func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path
 	for name, value := range headers {
 		req.Header.Set(name, value)
 	}
-	return req, binding.Inject(req)
+	if err := binding.Inject(req); err != nil {
+		return nil, err
+	}
+	// What the entry says goes before what is usual.
+	for name, usual := range map[string]string{"Accept": "application/json", "User-Agent": "keycaddy"} {
+		if req.Header.Get(name) == "" {
+			req.Header.Set(name, usual)
+		}
+	}
+	return req, nil
 }
 
 // accepts tells whether an answer is what the entry expects; any 2xx if it

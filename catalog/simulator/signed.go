@@ -1,0 +1,218 @@
+package simulator
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/hmac"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keycaddy/keycaddy/catalog"
+)
+
+// selfSigned tells whether the client makes its access tokens itself.
+func (v *Vendor) selfSigned() bool {
+	return v.facts.Signed != nil && v.facts.Token == nil
+}
+
+// selfCredentialed is allowed for tokens that the client signs: what stands in
+// the place of the access token is the assertion.
+func (v *Vendor) selfCredentialed(x *exchange, own map[string]any, service string) []string {
+	x.grant = &grant{self: true, live: true}
+	token := ""
+	for name, value := range v.facts.Request.Headers {
+		before, after, ok := strings.Cut(value.String(), "{token.access_token}")
+		if s := x.r.Header.Get(name); ok && strings.HasPrefix(s, before) && strings.HasSuffix(s, after) {
+			token = strings.TrimSuffix(strings.TrimPrefix(s, before), after)
+		}
+	}
+	if token == "" {
+		return []string{"there is no token that the client has signed"}
+	}
+	if err := x.assertion(token); err != nil {
+		return []string{"the token that the client has signed: " + err.Error()}
+	}
+	x.grant.access = token
+	if !slices.ContainsFunc(v.grants, func(g *grant) bool { return g.access == token }) {
+		g := *x.grant
+		g.told, g.extra = expiryOf(token), map[string]string{}
+		v.grants = append(v.grants, &g)
+	}
+	if out := v.credentialed(x, own, service); len(out) > 0 {
+		return out
+	}
+	if v.ended[token] {
+		return []string{tokenEnded}
+	}
+	return nil
+}
+
+func expiryOf(token string) time.Time {
+	claims, err := unverifiedClaims(token)
+	if err != nil {
+		return time.Time{}
+	}
+	exp, _ := claims["exp"].(float64)
+	return time.Unix(int64(exp), 0)
+}
+
+func unsignedJWT(claims map[string]any) string {
+	enc := func(v any) string { return base64.RawURLEncoding.EncodeToString(must(json.Marshal(v))) }
+	return enc(map[string]string{"alg": "RS256", "typ": "JWT"}) + "." + enc(claims) + "." + base64.RawURLEncoding.EncodeToString([]byte(random(32)))
+}
+
+// assertion checks what the client has signed by the entry's signed block.
+func (x *exchange) assertion(token string) error {
+	s := x.v.facts.Signed
+	if s == nil {
+		return errors.New("the entry has none")
+	}
+	if s.Kind == "saml2_bearer" {
+		return x.saml(token)
+	}
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return errors.New("it is no JWT")
+	}
+	var raw [3][]byte
+	for i, p := range parts {
+		var err error
+		if raw[i], err = base64.RawURLEncoding.DecodeString(p); err != nil {
+			return errors.New("it is no JWT (RFC 7515 section 3)")
+		}
+	}
+	header, claims := map[string]any{}, map[string]any{}
+	if json.Unmarshal(raw[0], &header) != nil || json.Unmarshal(raw[1], &claims) != nil {
+		return errors.New("its parts are no JSON objects")
+	}
+	if header["alg"] != s.Alg {
+		return fmt.Errorf("it is signed by %v, not %s", header["alg"], s.Alg)
+	}
+	if err := x.signature(s, []byte(parts[0]+"."+parts[1]), raw[2]); err != nil {
+		return err
+	}
+	return errors.Join(x.jwtHeader(header), x.claims(s, claims))
+}
+
+func (x *exchange) jwtHeader(header map[string]any) error {
+	want := maps.Clone(x.v.facts.tree("signed", "header"))
+	for name, value := range want {
+		got, present := header[name]
+		if err := x.one(value, got, present, true); err != nil {
+			return fmt.Errorf("its header's %s %w", name, err)
+		}
+	}
+	if typ, ok := header["typ"]; ok && typ != "JWT" {
+		return fmt.Errorf("its type is %v", typ)
+	}
+	return nil
+}
+
+// claims checks the claims and the times (RFC 7519 section 4.1).
+func (x *exchange) claims(s *catalog.Signed, claims map[string]any) error {
+	want := maps.Clone(x.v.facts.tree("signed", "claims"))
+	if want == nil {
+		want = map[string]any{}
+	}
+	for _, name := range []string{"nbf", "jti"} {
+		if _, ok := want[name]; !ok {
+			want[name] = optional{free{}}
+		}
+	}
+	want["iat"], want["exp"] = free{}, free{}
+	attempt := *x
+	attempt.scope = &scope{lookup: x.lookup, made: map[string]string{}, now: x.now, assertion: x.scope.assertion}
+	if diffs := attempt.differs("claims", want, claims, true); len(diffs) > 0 {
+		return errors.New(strings.Join(diffs, ", "))
+	}
+	iat, ok1 := claims["iat"].(float64)
+	exp, ok2 := claims["exp"].(float64)
+	now := time.Now()
+	switch {
+	case !ok1 || !ok2:
+		return errors.New("iat or exp is missing, or no number")
+	case time.Unix(int64(iat), 0).After(now.Add(5 * time.Second)):
+		return errors.New("it is from the future")
+	case time.Unix(int64(exp), 0).Before(now):
+		return errors.New("it has ended")
+	case exp-iat > float64(s.LifetimeS)+65:
+		return fmt.Errorf("it lives for %v seconds; the vendor takes %d", exp-iat, s.LifetimeS)
+	}
+	if jti, ok := claims["jti"].(string); ok && s.SingleUse {
+		if other, used := x.v.spent["jti "+jti]; used && other != x.r {
+			return errors.New("it was used before")
+		}
+		x.v.spent["jti "+jti] = x.r
+	}
+	return nil
+}
+
+// signature checks it with the public half of the account's key.
+func (x *exchange) signature(s *catalog.Signed, signed, signature []byte) error {
+	text, err := x.choose(source(s.Key))
+	if err != nil {
+		return err
+	}
+	key, err := x.text(text)
+	if err != nil {
+		return err
+	}
+	bad := errors.New("its signature is wrong")
+	sum := sha256.Sum256(signed)
+	if s.Alg == "HS256" {
+		secret := []byte(key)
+		if s.KeyEncoding == "hex" {
+			if secret, err = hex.DecodeString(key); err != nil {
+				return err
+			}
+		}
+		mac := hmac.New(sha256.New, secret)
+		mac.Write(signed)
+		if !hmac.Equal(mac.Sum(nil), signature) {
+			return bad
+		}
+		return nil
+	}
+	var public any
+	if s.KeyFormat == "jwk" {
+		public = rsaKey().Public()
+	} else {
+		private, err := privateKey(key)
+		if err != nil {
+			return err
+		}
+		public = publicOf(private)
+	}
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		if s.Alg == "PS256" {
+			if rsa.VerifyPSS(k, crypto.SHA256, sum[:], signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) != nil {
+				return bad
+			}
+			return nil
+		}
+		if rsa.VerifyPKCS1v15(k, crypto.SHA256, sum[:], signature) != nil {
+			return bad
+		}
+	case *ecdsa.PublicKey:
+		if len(signature) != 64 || !ecdsa.Verify(k, sum[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])) {
+			return bad
+		}
+	default:
+		return errors.New("the account's key is of another kind")
+	}
+	return nil
+}
+
+// saml checks a SAML 2.0 assertion as bearer grant (RFC 7522 section 3).
+func (x *exchange) saml(string) error { return errors.New("SAML is not simulated") }
