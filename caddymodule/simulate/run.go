@@ -81,8 +81,10 @@ func (r *run) prepare(v variant) error {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	fields := maps.Clone(r.account.App)
-	delete(fields, "client_id")
-	delete(fields, "client_secret")
+	maps.DeleteFunc(fields, func(name, _ string) bool {
+		_, declared := r.provider.Field("app", name)
+		return !declared
+	})
 	in := &connect.Integration{
 		Key: r.provider.ID, DisplayName: r.provider.DisplayName, Provider: r.provider,
 		App: scheme.App{ClientID: r.account.App["client_id"], ClientSecret: scheme.Secret(r.account.App["client_secret"]), Scopes: r.account.Scopes, Fields: fields},

@@ -79,7 +79,7 @@ func (r *run) echoes(a answer, method, path, query, body string) error {
 func (r *run) renewable() bool {
 	p := r.provider
 	switch {
-	case p.Request == nil:
+	case !r.vendor.UsesToken():
 		return false
 	case p.SignRequest != nil:
 		return p.SignRequest.Credentials == "assume_role"
@@ -96,7 +96,7 @@ func (r *run) renewable() bool {
 // The call has to succeed all the same, with its body, and the vendor has to be
 // asked for a token once.
 func (r *run) replays() error {
-	if r.provider.Request == nil || r.provider.SignRequest == nil && r.provider.Token == nil && r.provider.Signed == nil && r.provider.Mode != catalog.ModeMCPDiscovery {
+	if !r.vendor.UsesToken() {
 		return nil // a credential that doesn't end
 	}
 	for _, status := range append([]int{http.StatusUnauthorized}, r.provider.Request.ExpiredStatuses...) {
@@ -108,8 +108,6 @@ func (r *run) replays() error {
 		switch {
 		case err != nil:
 			return err
-		case !r.renewable() && r.provider.SignRequest != nil:
-			return nil
 		case !r.renewable():
 			if a.status != status || after.Expired != before.Expired+1 {
 				return fmt.Errorf("the vendor's own refusal of a token that can't be renewed is %d, and the caller gets %d", status, a.status)
@@ -121,7 +119,7 @@ func (r *run) replays() error {
 		if err := r.echoes(a, http.MethodPost, "/simulated/again", "x=1", body); err != nil {
 			return err
 		}
-		if n := after.Renewals() - before.Renewals(); n != 1 && r.provider.Token != nil {
+		if n := after.Renewals() - before.Renewals(); n != 1 && r.provider.Token != nil && r.provider.Mode != catalog.ModeOAuth1 {
 			return fmt.Errorf("the vendor was asked for a token %d times", n)
 		}
 	}

@@ -2,6 +2,8 @@ package simulator
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/keycaddy/keycaddy/catalog"
 )
@@ -131,19 +133,30 @@ func (a *Account) Answers(p *catalog.Provider) map[string]string {
 }
 
 // Mistyped is Answers with one secret that isn't the account's, though it looks
-// like it; changed tells whether there is such a secret.
+// like it; changed tells whether there is such a secret that the vendor is shown
+// when the account is connected.
 func (a *Account) Mistyped(p *catalog.Provider) (answers map[string]string, changed bool, err error) {
+	f := factsOf(p)
 	answers = a.Answers(p)
 	other, err := NewAccount(p, a.RedirectURI, Everything)
 	if err != nil {
 		return nil, false, err
 	}
 	for i := range p.CredFields {
-		f := &p.CredFields[i]
-		right, typed := answers[f.Name]
-		if v := other.Cred[f.Name]; f.Secret && typed && v != right {
-			answers[f.Name] = v
-			return answers, true, nil
+		field := &p.CredFields[i]
+		right, typed := answers[field.Name]
+		v := other.Cred[field.Name]
+		if strings.HasPrefix(right, "-----BEGIN PRIVATE KEY") && f.keyFor("cred."+field.Name) != "" {
+			v = otherKey(right)
+		}
+		if !field.Secret || !typed || v == right || v == "" {
+			continue
+		}
+		for _, block := range []string{"token", "token_steps", "signed", "request", "verify", "sign_request"} {
+			if slices.Contains(refsOf(f.raw[block], "cred"), field.Name) {
+				answers[field.Name] = v
+				return answers, true, nil
+			}
 		}
 	}
 	return answers, false, nil

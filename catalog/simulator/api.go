@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-
 )
 
 // apiEndpoint is all of the API below its base.
@@ -48,7 +47,7 @@ func (v *Vendor) allowed(x *exchange, own map[string]any, service string) []stri
 	if v.closed {
 		return []string{tokenEnded}
 	}
-	if !v.usesToken() {
+	if !v.UsesToken() {
 		return v.credentialed(x, own, service)
 	}
 	if v.selfSigned() {
@@ -76,9 +75,10 @@ func (v *Vendor) allowed(x *exchange, own map[string]any, service string) []stri
 	return best
 }
 
-// usesToken tells whether calls carry a token that the vendor has given.
-func (v *Vendor) usesToken() bool {
-	if s := v.facts.SignRequest; s != nil && s.Kind == "oauth1" && s.Token.IsZero() {
+// UsesToken tells whether calls carry a token that the vendor has given, or that
+// the client has signed: one that ends.
+func (v *Vendor) UsesToken() bool {
+	if s := v.facts.SignRequest; s != nil && (s.Kind == "oauth1" && s.Token.IsZero() || s.Credentials == "assume_role") {
 		return true // in the signature
 	}
 	for _, name := range []string{"token", "resp"} {

@@ -64,6 +64,9 @@ func (v *Vendor) newGrant(from *grant, c *code) *grant {
 			g.refresh = from.refresh
 		}
 	}
+	if r := v.facts.TokenResponse; g.refresh != "" && r != nil && r.RefreshToken == v.accessPath() {
+		g.refresh = g.access // one token for both
+	}
 	if from != nil && v.facts.Refresh != nil && v.facts.Refresh.KeepsAccessToken {
 		g.access = from.access
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"regexp/syntax"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/keycaddy/keycaddy/catalog"
 )
@@ -186,7 +188,22 @@ var (
 		_, k, err := ed25519.GenerateKey(rand.Reader)
 		return must(k, err)
 	})
+	otherRSA = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
 )
+
+// otherKey is a key of the same kind that isn't the account's.
+func otherKey(key string) string {
+	switch k, _ := privateKey(key); k.(type) {
+	case *rsa.PrivateKey:
+		return pemOf(otherRSA())
+	case *ecdsa.PrivateKey:
+		return pemOf(must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)))
+	case ed25519.PrivateKey:
+		_, other, err := ed25519.GenerateKey(rand.Reader)
+		return pemOf(must(other, err))
+	}
+	return ""
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -196,11 +213,26 @@ func must[T any](v T, err error) T {
 }
 
 func pemOf(key any) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(key))}))
+	return strings.TrimSpace(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(key))})))
 }
 
-// keyFor returns a key if the value is one that the entry signs with.
+// certificate is the account's own, for vendors that want one in TLS.
+var certificate = sync.OnceValue(func() []byte {
+	t := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "acme"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
+	return must(x509.CreateCertificate(rand.Reader, t, t, ecKey().Public(), ecKey()))
+})
+
+// keyFor returns a key if the value is one that the entry signs with, or a
+// certificate.
 func (f *facts) keyFor(ref string) string {
+	if t := f.Token; t != nil && t.MTLS {
+		switch ref {
+		case "cred.client_certificate":
+			return strings.TrimSpace(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate()})))
+		case "cred.client_private_key":
+			return pemOf(ecKey())
+		}
+	}
 	hole := "{" + ref + "}"
 	if s := f.Signed; s != nil && strings.Contains(s.Key.String(), hole) && s.Key.String() == hole {
 		switch {

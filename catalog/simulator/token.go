@@ -170,7 +170,7 @@ func (v *Vendor) codeDemand(x *exchange, d *demand) []string {
 	if x.code == nil {
 		faults = append(faults, "there is no code that the vendor has given")
 		x.code = &code{used: true}
-	} else if x.code.used {
+	} else if x.code.used && !t.NoCode {
 		faults = append(faults, "the code was used before")
 	}
 	if !t.NoCode {

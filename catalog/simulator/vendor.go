@@ -165,7 +165,10 @@ type exchange struct {
 }
 
 func (v *Vendor) exchange(r *http.Request, body []byte) *exchange {
-	x := &exchange{v: v, r: r, url: r.URL, body: body}
+	x := &exchange{v: v, r: r, body: body}
+	if r != nil {
+		x.url = r.URL
+	}
 	x.scope = &scope{lookup: x.value, made: map[string]string{}, now: time.Now().UTC()}
 	x.scope.assertion = x.assertion
 	return x
@@ -280,7 +283,9 @@ func (x *exchange) ofRequest(name string) (string, bool) {
 	case "canonical_params":
 		raw := x.url.RawQuery
 		if slices.Contains([]string{"POST", "PUT", "PATCH"}, x.r.Method) {
-			raw = string(x.body)
+			if raw = string(x.body); mediaType(x.r.Header.Get("Content-Type")) != mediaTypes["form"] {
+				raw = "" // no parameters in there
+			}
 		}
 		return canonicalParams(raw), true
 	}
