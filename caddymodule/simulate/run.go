@@ -44,7 +44,7 @@ func variants(p *catalog.Provider) []variant {
 type run struct {
 	*world
 	ctx       context.Context
-	provider  *catalog.Provider
+	provider  *catalog.Provider // the vendor's
 	account   *simulator.Account
 	vendor    *simulator.Vendor
 	connector *connect.Connector
@@ -56,20 +56,23 @@ type run struct {
 	journal   journal
 }
 
-func (w *world) variant(ctx context.Context, p *catalog.Provider, v variant) error {
-	account, err := simulator.NewAccount(p, publicURL+"/oauth/callback", v.fill)
+// variant runs a client that goes by one entry against a vendor that goes by
+// another: the same one, but where a test wants to see them fall out.
+func (w *world) variant(ctx context.Context, p, played *catalog.Provider, v variant) error {
+	account, err := simulator.NewAccount(played, publicURL+"/oauth/callback", v.fill)
 	if err != nil {
 		return err
 	}
-	r := &run{world: w, ctx: ctx, provider: p, account: account, vendor: simulator.New(p, account), key: uuid.NewString()}
-	if err := r.prepare(v); err != nil {
+	r := &run{world: w, ctx: ctx, provider: played, account: account, vendor: simulator.New(played, account), key: uuid.NewString()}
+	if err := r.prepare(p, v); err != nil {
 		return err
 	}
 	return r.all()
 }
 
-// prepare sets up the server's own parts around the played vendor.
-func (r *run) prepare(v variant) error {
+// prepare sets up the server's own parts, which go by an entry, around the
+// played vendor.
+func (r *run) prepare(p *catalog.Provider, v variant) error {
 	r.id = connect.ID{Integration: r.provider.ID, Connection: strings.ReplaceAll(v.name, " ", "-") + "-" + uuid.NewString()[:8]}
 	r.vendor.Forbid(r.key)
 	public, err := url.Parse(publicURL)
@@ -82,11 +85,11 @@ func (r *run) prepare(v variant) error {
 	}
 	fields := maps.Clone(r.account.App)
 	maps.DeleteFunc(fields, func(name, _ string) bool {
-		_, declared := r.provider.Field("app", name)
+		_, declared := p.Field("app", name)
 		return !declared
 	})
 	in := &connect.Integration{
-		Key: r.provider.ID, DisplayName: r.provider.DisplayName, Provider: r.provider,
+		Key: p.ID, DisplayName: p.DisplayName, Provider: p,
 		App: scheme.App{ClientID: r.account.App["client_id"], ClientSecret: scheme.Secret(r.account.App["client_secret"]), Scopes: r.account.Scopes, Fields: fields},
 	}
 	if r.setup, err = connect.NewSetup(nil, public, client, []*connect.Integration{in}); err != nil {

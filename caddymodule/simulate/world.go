@@ -61,11 +61,16 @@ func Run(ctx context.Context, cat *catalog.Catalog, folder string, ids ...string
 		return nil, fmt.Errorf("opening keys: %w", err)
 	}
 	out := make([]Result, len(ids))
+	return out, each(ctx, folder, keys, len(ids), func(ctx context.Context, w *world, i int) { out[i] = w.entry(ctx, cat, ids[i]) })
+}
+
+// each calls do for all numbers below n, in several worlds.
+func each(ctx context.Context, folder string, keys *sealed.Keys, n int, do func(ctx context.Context, w *world, i int)) error {
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
-	for n := range min(workers, len(ids)) {
+	for worker := range min(workers, n) {
 		group.Go(func() (err error) {
-			store, err := sqlite.Open(filepath.Join(folder, fmt.Sprintf("%d.db", n)))
+			store, err := sqlite.Open(filepath.Join(folder, fmt.Sprintf("%d.db", worker)))
 			if err != nil {
 				return fmt.Errorf("opening store: %w", err)
 			}
@@ -74,13 +79,13 @@ func Run(ctx context.Context, cat *catalog.Catalog, folder string, ids ...string
 				return fmt.Errorf("preparing store: %w", err)
 			}
 			w := &world{store: store, vault: sealed.New(store, keys)}
-			for i := int(next.Add(1)) - 1; i < len(ids) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				out[i] = w.entry(ctx, cat, ids[i])
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				do(ctx, w, i)
 			}
 			return context.Cause(ctx)
 		})
 	}
-	return out, group.Wait()
+	return group.Wait()
 }
 
 // entry runs one entry: once with a form that is filled in, and once more with
@@ -99,7 +104,7 @@ func (w *world) entry(ctx context.Context, cat *catalog.Catalog, id string) (r R
 		return r
 	}
 	for _, v := range variants(p) {
-		err := w.variant(ctx, p, v)
+		err := w.variant(ctx, p, p, v)
 		var unsupported *scheme.UnsupportedError
 		if errors.As(err, &unsupported) {
 			r.Failures = append(r.Failures, unsupported.Error())

@@ -152,12 +152,23 @@ func (a *Account) Mistyped(p *catalog.Provider) (answers map[string]string, chan
 		if !field.Secret || !typed || v == right || v == "" {
 			continue
 		}
-		for _, block := range []string{"token", "token_steps", "signed", "request", "verify", "sign_request"} {
-			if slices.Contains(refsOf(f.raw[block], "cred"), field.Name) {
-				answers[field.Name] = v
-				return answers, true, nil
-			}
+		if f.shown(field.Name) {
+			answers[field.Name] = v
+			return answers, true, nil
 		}
 	}
 	return answers, false, nil
+}
+
+// shown tells whether the vendor is shown a credential field when an account is
+// connected: in a token request, or where the credential is tried.
+func (f *facts) shown(name string) bool {
+	if f.Mode == catalog.ModeClientCredentials && name == "client_secret" {
+		return true
+	}
+	blocks := []string{"token", "token_steps", "signed"}
+	if f.Verify != nil {
+		blocks = append(blocks, "request", "verify", "sign_request")
+	}
+	return slices.ContainsFunc(blocks, func(block string) bool { return slices.Contains(refsOf(f.raw[block], "cred"), name) })
 }
