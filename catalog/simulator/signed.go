@@ -47,7 +47,8 @@ func (v *Vendor) selfCredentialed(x *exchange, own map[string]any, service strin
 	if out := v.credentialed(x, own, service); len(out) > 0 {
 		return out
 	}
-	if v.ended[token] {
+	if v.refuseOnce {
+		v.refuseOnce = false
 		return []string{tokenEnded}
 	}
 	return nil

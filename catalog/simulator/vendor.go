@@ -30,15 +30,18 @@ type Vendor struct {
 	pending   *grant                   // between the first token request and the last
 	client    *client                  // that has registered itself
 	spent     map[string]*http.Request // nonces, and the request that each came with
-	ended     map[string]bool          // tokens that the client signs itself and that aren't taken any more
-	temporary map[string]*code         // OAuth 1: temporary credentials
-	closed    bool                     // the account's owner has withdrawn its consent
-	signal    int                      // the status for an expired token
-	forbidden []string
-	faults    []string
-	counts    Counts
-	answers   map[string]any // of look-ups, by address
-	session   *awsSession
+	// refuseOnce makes the next token that the client has signed itself one that
+	// has ended: the one after it may well be the same, if it is of the same
+	// second.
+	refuseOnce bool
+	temporary  map[string]*code // OAuth 1: temporary credentials
+	closed     bool             // the account's owner has withdrawn its consent
+	signal     int              // the status for an expired token
+	forbidden  []string
+	faults     []string
+	counts     Counts
+	answers    map[string]any // of look-ups, by address
+	session    *awsSession
 }
 
 // Counts is how often a vendor was asked for what, successfully.
@@ -52,7 +55,7 @@ func New(p *catalog.Provider, a *Account) *Vendor {
 	return &Vendor{
 		facts: factsOf(p), account: a, signal: http.StatusUnauthorized,
 		told: map[string]string{}, known: map[string]string{}, codes: map[string]*code{},
-		spent: map[string]*http.Request{}, ended: map[string]bool{}, temporary: map[string]*code{}, answers: map[string]any{},
+		spent: map[string]*http.Request{}, temporary: map[string]*code{}, answers: map[string]any{},
 	}
 }
 
@@ -95,10 +98,8 @@ func (v *Vendor) Expire(status int) {
 	v.signal = status
 	for _, g := range v.grants {
 		g.live = false
-		if g.self {
-			v.ended[g.access] = true
-		}
 	}
+	v.refuseOnce = v.selfSigned()
 	if v.session != nil {
 		v.session.ended = true
 	}
@@ -283,13 +284,27 @@ func (x *exchange) ofRequest(name string) (string, bool) {
 	case "canonical_params":
 		raw := x.url.RawQuery
 		if slices.Contains([]string{"POST", "PUT", "PATCH"}, x.r.Method) {
-			if raw = string(x.body); mediaType(x.r.Header.Get("Content-Type")) != mediaTypes["form"] {
-				raw = "" // no parameters in there
-			}
+			raw = x.bodyParams()
 		}
 		return canonicalParams(raw), true
 	}
 	return "", false
+}
+
+// bodyParams are a body's parameters as a query: a form's, or the members of a
+// JSON object.
+func (x *exchange) bodyParams() string {
+	if mediaType(x.r.Header.Get("Content-Type")) == mediaTypes["form"] {
+		return string(x.body)
+	}
+	m, q := map[string]any{}, url.Values{}
+	if decodeJSON(x.body, &m) != nil {
+		return ""
+	}
+	for k, s := range m {
+		q.Set(k, fmt.Sprint(s))
+	}
+	return q.Encode()
 }
 
 // canonicalParams sorts parameters and encodes them as RFC 3986 says.
