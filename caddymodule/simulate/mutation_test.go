@@ -215,7 +215,7 @@ var mutations = []mutation{
 	}},
 	{"refresh parameter of another name", func(e entry) []entry { return e.eachKey(needed, rename, "refresh", "params") }},
 	{"never renewed", func(e entry) []entry {
-		if e.block("refresh")["declared"] != true && e.block("refresh")["mode"] == nil || len(fmt.Sprint(e.block("request"))) == 0 {
+		if e["auth_scheme"] != "oauth2_code" || e.block("refresh") == nil || e.block("refresh")["mode"] != nil {
 			return nil
 		}
 		return e.changed(func(c entry) { c.block("refresh")["mode"] = "none" })

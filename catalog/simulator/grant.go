@@ -81,7 +81,7 @@ func (v *Vendor) refreshable() bool {
 	}
 	switch v.facts.Mode {
 	case catalog.ModeOAuth2Code, catalog.ModeMCPOAuth2:
-		return r.Declared || v.facts.TokenResponse != nil && v.facts.TokenResponse.RefreshToken != "" || !r.URL.IsZero()
+		return v.facts.raw["refresh"] != nil || v.facts.TokenResponse != nil && v.facts.TokenResponse.RefreshToken != ""
 	case catalog.ModeMCPDiscovery:
 		return true
 	}

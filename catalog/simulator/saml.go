@@ -75,7 +75,8 @@ func (x *exchange) saml(token string) error {
 		"NotOnOrAfter of its conditions":   attr("./Conditions", "NotOnOrAfter"),
 		"NotOnOrAfter of its confirmation": attr("./Subject/SubjectConfirmation/SubjectConfirmationData", "NotOnOrAfter"),
 	} {
-		if t, err := time.Parse(time.RFC3339, at); err != nil || t.Before(time.Now()) {
+		longest := time.Duration(s.LifetimeS)*time.Second + time.Minute
+		if t, err := time.Parse(time.RFC3339, at); err != nil || t.Before(time.Now()) || time.Until(t) > longest {
 			errs = append(errs, fmt.Errorf("%s is %q", what, at))
 		}
 	}
