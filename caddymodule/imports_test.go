@@ -17,6 +17,7 @@ const root = "github.com/keycaddy/keycaddy/"
 // import what isn't here.
 var arrows = map[string][]string{
 	"catalog":           {"go.yaml.in/yaml/v3"},
+	"catalog/simulator": {"./catalog", "github.com/beevik/etree", "github.com/golang-jwt/jwt/v5", "github.com/russellhaering/goxmldsig"},
 	"vault":             {},
 	"vault/sealed":      {"./vault", "github.com/tink-crypto/tink-go/v2"},
 	"vault/hashicorp":   {"./vault", "github.com/hashicorp/vault/api", "go.uber.org/zap"},
@@ -34,9 +35,13 @@ var arrows = map[string][]string{
 	"connect/api":       {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
 	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
 	"caddymodule": {
-		"./catalog", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
+		"./caddymodule/simulate", "./catalog", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
 		"./connect/page", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./proxy",
 		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/spf13/cobra", "go.uber.org/zap",
+	},
+	"caddymodule/simulate": {
+		"./catalog", "./catalog/simulator", "./vault", "./vault/sealed", "./connect", "./connect/scheme", "./connect/sqlite", "./proxy",
+		"github.com/google/uuid", "go.uber.org/zap", "golang.org/x/sync",
 	},
 	"caddymodule/caddy": {"./caddymodule", "github.com/caddyserver/caddy/v2"},
 	"e2e":               {}, // tests only
@@ -46,9 +51,9 @@ var arrows = map[string][]string{
 // all, may have even by way of others.
 var only = map[string][]string{
 	"github.com/caddyserver/caddy/v2":   {"caddymodule", "caddymodule/caddy"},
-	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule", "caddymodule/caddy"},
+	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule/simulate", "caddymodule", "caddymodule/caddy"},
 	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule", "caddymodule/caddy"},
-	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule", "caddymodule/caddy"},
+	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule/simulate", "caddymodule", "caddymodule/caddy"},
 	"github.com/hashicorp/vault/api":    {"vault/hashicorp", "caddymodule", "caddymodule/caddy"},
 }
 

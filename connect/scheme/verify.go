@@ -111,6 +111,7 @@ func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path
 	if err != nil {
 		return nil, fmt.Errorf("verify request of provider %s: %w", b.provider.ID, err)
 	}
+	// What is usual; the entry's own headers take its place.
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "keycaddy")
 	if len(v.Body) > 0 {
