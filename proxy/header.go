@@ -16,21 +16,18 @@ const (
 	HeaderIntegration = "Provider-Config-Key"
 )
 
-// control has the headers that are meant for keycaddy, whether it acts on them
-// or not, those that would tell the provider who stands in front, and those by
-// which some servers take a call for another one. See also own.
-var control = map[string]bool{
-	"Authorization": true, HeaderConnection: true, HeaderIntegration: true,
-	"Retries": true, "Retry-On": true, "Decompress": true, "Base-Url-Override": true, "Forward-Headers-On-Redirect": true,
-	"Nango-Activity-Log-Id": true, "Nango-Is-Sync": true, "Nango-Is-Dry-Run": true, "Nango-Is-Script": true,
-	"Forwarded": true, "Via": true, "X-Real-Ip": true,
-	"X-Http-Method-Override": true, "X-Http-Method": true, "X-Method-Override": true, "X-Original-Url": true, "X-Rewrite-Url": true,
-}
-
 // own tells whether a header, by its canonical name, is not for the provider.
 func own(name string) bool {
 	name = dashed(name)
-	return control[name] || strings.HasPrefix(name, "X-Forwarded-")
+	switch name {
+	case "Authorization", HeaderConnection, HeaderIntegration, // how the call is made
+		"Retries", "Retry-On", "Decompress", "Base-Url-Override", "Forward-Headers-On-Redirect",
+		"Nango-Activity-Log-Id", "Nango-Is-Sync", "Nango-Is-Dry-Run", "Nango-Is-Script",
+		"Forwarded", "Via", "X-Real-Ip", // who stands in front
+		"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url": // another call than this one
+		return true
+	}
+	return strings.HasPrefix(name, "X-Forwarded-")
 }
 
 // dashed is the name that servers which hand headers on as variables (CGI and
@@ -42,15 +39,11 @@ func dashed(name string) string {
 	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
-// rewrite makes the provider's request of the caller's.
+// rewrite makes the provider's request of the caller's, but for the headers:
+// see carried.
 func rewrite(pr *httputil.ProxyRequest) {
 	call := callFrom(pr.In.Context())
-	pr.Out.URL, pr.Out.Host = call.target, call.target.Host
-	for name := range pr.Out.Header {
-		if own(name) {
-			delete(pr.Out.Header, name)
-		}
-	}
+	pr.Out.URL, pr.Out.Host = &call.target, call.target.Host
 	if len(pr.Out.Trailer) > 0 && pr.Out.Body != nil {
 		for name := range pr.Out.Trailer {
 			if own(name) {
@@ -59,6 +52,19 @@ func rewrite(pr *httputil.ProxyRequest) {
 		}
 		pr.Out.Body = &trailing{pr.Out.Body, pr.In.Trailer, pr.Out.Trailer}
 	}
+}
+
+// carried are the headers of a request that are for the provider, in a map that
+// has room for the credential. The values are shared: whoever has the map may
+// replace them, and never edits them.
+func carried(from http.Header) http.Header {
+	to := make(http.Header, len(from)+2)
+	for name, values := range from {
+		if !own(name) {
+			to[name] = values
+		}
+	}
+	return to
 }
 
 // trailing hands the trailers on that come after a body. The server puts them

@@ -167,14 +167,11 @@ func (credentials) Renew(context.Context, *connect.Bound) (*connect.Bound, error
 func (credentials) Accepted(*connect.Bound) {}
 func (credentials) Refused(*connect.Bound)  {}
 
-// Who calls whom has to be clear, and an error says which header it is about.
-func TestResolve(t *testing.T) {
-	t.Parallel()
-	const key, bound = "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac001", "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac002"
-	keys := connect.NewKeyring([]connect.APIKey{
-		{Name: "k", Key: connect.DigestOf(key)},
-		{Name: "bound", Key: connect.DigestOf(bound), Integrations: []string{"other"}},
-	})
+const testKey = "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac001"
+
+// testSetup has one integration, test.
+func testSetup(t testing.TB) *connect.Setup {
+	t.Helper()
 	p, err := catalog.Parse("test.yaml", []byte("id: test\ndisplay_name: Test\nvendor: test\ncategories: [test]\nauth_scheme: none\nrequest: {base_url: 'https://api.example'}\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -183,6 +180,18 @@ func TestResolve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return setup
+}
+
+// Who calls whom has to be clear, and an error says which header it is about.
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	const key, bound = testKey, "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac002"
+	keys := connect.NewKeyring([]connect.APIKey{
+		{Name: "k", Key: connect.DigestOf(key)},
+		{Name: "bound", Key: connect.DigestOf(bound), Integrations: []string{"other"}},
+	})
+	setup := testSetup(t)
 	auth := bind(t, "https://api.example", bearerRequest, "k")
 	long := strings.Repeat("x", 256)
 	type header = http.Header

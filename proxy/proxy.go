@@ -32,10 +32,26 @@ type Call struct {
 	// Replayed tells that the request was sent a second time.
 	Replayed bool
 
+	ctx     context.Context // of the caller's request
 	renewer Renewer
-	target  *url.URL
+	target  url.URL
 	body    *stream // nil: the body is held, or there is none
 	err     error
+}
+
+// callContext is a call as the context of its request, which saves a context
+// that would have nothing but the call in it.
+type callContext Call
+
+func (c *callContext) Deadline() (time.Time, bool) { return c.ctx.Deadline() }
+func (c *callContext) Done() <-chan struct{}       { return c.ctx.Done() }
+func (c *callContext) Err() error                  { return c.ctx.Err() }
+
+func (c *callContext) Value(key any) any {
+	if key == (callKey{}) {
+		return (*Call)(c)
+	}
+	return c.ctx.Value(key)
 }
 
 type callKey struct{}
@@ -156,8 +172,8 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 	if err != nil {
 		return err
 	}
-	call.target = target
-	r = r.WithContext(context.WithValue(r.Context(), callKey{}, call))
+	call.target, call.ctx = target, r.Context()
+	r = r.WithContext((*callContext)(call))
 	if r.ContentLength < 0 || r.ContentLength > p.ReplayBuffer {
 		call.body = &stream{ReadCloser: r.Body}
 		r.Body = call.body
