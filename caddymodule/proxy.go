@@ -47,6 +47,13 @@ type Proxy struct {
 	// don't agree on what it means; some APIs (GitLab's) need it.
 	AllowEncodedSlash bool `json:"allow_encoded_slash,omitempty"`
 
+	// Headers of providers' answers that pass although they are about the
+	// origin that answers come from, which is this site: `Set-Cookie`,
+	// `Access-Control-*`, `Strict-Transport-Security` and their like; and
+	// `Cache-Control`, `Content-Security-Policy` and `Content-Disposition`,
+	// which are replaced otherwise.
+	PassHeaders []string `json:"pass_headers,omitempty"`
+
 	// How providers are connected to: one of Caddy's transports.
 	// Default: http
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
@@ -83,10 +90,15 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	answers, err := proxy.Passing(p.PassHeaders)
+	if err != nil {
+		return fmt.Errorf("pass_headers: %w", err)
+	}
 	p.proxy = proxy.Proxy{
 		Base:          base,
 		ReplayBuffer:  p.ReplayBuffer,
 		Paths:         proxy.Paths{EncodedSlash: p.AllowEncodedSlash},
+		Answers:       answers,
 		FlushInterval: time.Duration(p.FlushInterval),
 		Logger:        p.logger,
 	}
@@ -177,6 +189,7 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 //	    replay_buffer       <size>
 //	    flush_interval      <duration>
 //	    allow_encoded_slash
+//	    pass_headers        <name>...
 //	    transport           <name> { ... }
 //	}
 func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -219,6 +232,12 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			p.FlushInterval = caddy.Duration(interval)
 		case "allow_encoded_slash":
 			p.AllowEncodedSlash = true
+		case "pass_headers":
+			names := d.RemainingArgs()
+			if len(names) == 0 {
+				return d.ArgErr()
+			}
+			p.PassHeaders = append(p.PassHeaders, names...)
 		case "transport":
 			if !d.NextArg() {
 				return d.ArgErr()

@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
-
-	"github.com/keycaddy/keycaddy/connect"
 )
 
 type canned struct{}
@@ -93,12 +91,11 @@ func BenchmarkCall(b *testing.B) {
 			pr.Out.Header["Authorization"] = []string{"Bearer static"}
 		},
 	}
-	keys := connect.NewKeyring([]connect.APIKey{{Name: "k", Key: connect.DigestOf(testKey)}})
 	setup := testSetup(b)
 	for name, serve := range map[string]func(w http.ResponseWriter, r *http.Request) error{
 		"stock": func(w http.ResponseWriter, r *http.Request) error { stock.ServeHTTP(w, r); return nil },
 		"keycaddy": func(w http.ResponseWriter, r *http.Request) error {
-			call, err := Resolve(r, keys, setup, credentials{g.new})
+			call, err := Resolve(r, testKeys, setup, credentials{g.new})
 			if err != nil {
 				return err
 			}

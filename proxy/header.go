@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/problem"
 )
 
 // The headers that a call is made with. None of them reaches the provider.
@@ -16,6 +17,37 @@ const (
 	HeaderIntegration = "Provider-Config-Key"
 )
 
+// What a request may have before its body. Providers take far less; whatever is
+// larger is meant to keep servers busy (S95).
+const (
+	maxTarget  = 64 << 10  // bytes of path and query
+	maxHeader  = 128 << 10 // bytes of names and values
+	maxHeaders = 500       // values
+)
+
+// acceptable tells whether a request is one that is proxied at all. The error is
+// a *problem.Problem.
+func acceptable(r *http.Request) error {
+	switch r.Method {
+	case http.MethodConnect, http.MethodTrace, "TRACK": // the last two send credentials back (S97)
+		return &problem.Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: r.Method + " is not proxied.", Action: "fix_request"}
+	}
+	if len(r.URL.Path)+len(r.URL.RawQuery) > maxTarget {
+		return &problem.Problem{Status: http.StatusRequestURITooLong, Code: "uri_too_long", Message: "The path and the query are longer than 64 KiB together.", Action: "fix_request"}
+	}
+	size, count := 0, 0
+	for name, values := range r.Header {
+		for _, v := range values {
+			size += len(name) + len(v)
+		}
+		count += len(values)
+	}
+	if size > maxHeader || count > maxHeaders {
+		return &problem.Problem{Status: http.StatusRequestHeaderFieldsTooLarge, Code: "headers_too_large", Message: "The headers are more than 500, or larger than 128 KiB.", Action: "fix_request"}
+	}
+	return nil
+}
+
 // own tells whether a header, by its canonical name, is not for the provider.
 func own(name string) bool {
 	name = dashed(name)
@@ -23,11 +55,12 @@ func own(name string) bool {
 	case "Authorization", HeaderConnection, HeaderIntegration, // how the call is made
 		"Retries", "Retry-On", "Decompress", "Base-Url-Override", "Forward-Headers-On-Redirect",
 		"Nango-Activity-Log-Id", "Nango-Is-Sync", "Nango-Is-Dry-Run", "Nango-Is-Script",
-		"Forwarded", "Via", "X-Real-Ip", // who stands in front
+		"Forwarded", "Via", "X-Real-Ip", "Max-Forwards", // who stands in front
+		"Proxy", "Http2-Settings", // for a server's variables (CGI), for the next hop
 		"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url": // another call than this one
 		return true
 	}
-	return strings.HasPrefix(name, "X-Forwarded-")
+	return strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "Proxy-")
 }
 
 // dashed is the name that servers which hand headers on as variables (CGI and

@@ -76,6 +76,7 @@ type Proxy struct {
 	Base         http.RoundTripper
 	ReplayBuffer int64
 	Paths        Paths
+	Answers      Answers
 	// FlushInterval is how often an answer is flushed while it is copied;
 	// below zero: after every write. Event streams and answers of unknown
 	// length are always flushed at once.
@@ -95,7 +96,10 @@ func (p *Proxy) Provision() {
 		FlushInterval: p.FlushInterval,
 		BufferPool:    &buffers,
 		ModifyResponse: func(res *http.Response) error {
-			delete(res.Header, problem.Header) // it marks keycaddy's own answers
+			if err := checkSwitch(res); err != nil {
+				return err
+			}
+			p.Answers.guard(res)
 			if call := callFrom(res.Request.Context()); call.body != nil && res.StatusCode != http.StatusSwitchingProtocols {
 				call.body.closing(res.Request, res.Header)
 			}
@@ -115,8 +119,8 @@ func Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Cre
 	if err != nil {
 		return nil, err
 	}
-	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-		return nil, &problem.Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: r.Method + " is not proxied.", Action: "fix_request"}
+	if err := acceptable(r); err != nil {
+		return nil, err
 	}
 	id, err := named(r.Header)
 	if err != nil {
@@ -213,11 +217,11 @@ const StatusClientGone = 499
 func (e *UpstreamError) Problem() *problem.Problem {
 	var (
 		reauth  *connect.NeedsReauthError
-		broken  *BodyError
+		own     problem.Coder
 		timeout net.Error
 	)
 	switch {
-	case errors.As(e.Err, &reauth), errors.As(e.Err, &broken), errors.Is(e.Err, egress.ErrRefused):
+	case errors.As(e.Err, &reauth), errors.As(e.Err, &own), errors.Is(e.Err, egress.ErrRefused):
 		return problem.Of(e.Err)
 	case errors.Is(e.Err, context.Canceled):
 		return &problem.Problem{Status: StatusClientGone, Code: "client_gone", Message: "The caller went away."}
