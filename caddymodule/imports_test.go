@@ -31,7 +31,8 @@ var arrows = map[string][]string{
 	"connect/storetest": {"./connect"},
 	"connect/page":      {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
 	"connect/api":       {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
-	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
+	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
+	"proxy/redact":      {},
 	"caddymodule": {
 		"./catalog", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
 		"./connect/page", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/sqlite", "./proxy",

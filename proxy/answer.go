@@ -100,6 +100,37 @@ func (a Answers) guard(res *http.Response) {
 	}
 }
 
+// earlyWriter is the caller's side of a call: it sees to what comes before the
+// answer (103 and its like), which ReverseProxy hands on as it is.
+type earlyWriter struct {
+	http.ResponseWriter
+	proxy *Proxy
+	call  *Call
+}
+
+func (w *earlyWriter) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	h := w.Header()
+	delete(h, problem.Header)
+	for name := range h {
+		if w.proxy.Answers.holdsBack(name) {
+			delete(h, name)
+		}
+	}
+	if w.proxy.Redaction != RedactOff {
+		if r := w.proxy.redactors.of(w.call.Auth); r != nil && w.proxy.redactHeader(w.call, r, h, "early header") != nil {
+			clear(h)
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *earlyWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
 // active tells whether browsers run what is in such an answer.
 func active(contentType []string) bool {
 	for _, v := range contentType {

@@ -74,9 +74,10 @@ func dashed(name string) string {
 
 // rewrite makes the provider's request of the caller's, but for the headers:
 // see carried.
-func rewrite(pr *httputil.ProxyRequest) {
+func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	call := callFrom(pr.In.Context())
 	pr.Out.URL, pr.Out.Host = &call.target, call.target.Host
+	p.Redaction.readable(pr.Out.Header)
 	if len(pr.Out.Trailer) > 0 && pr.Out.Body != nil {
 		for name := range pr.Out.Trailer {
 			if own(name) {

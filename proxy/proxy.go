@@ -2,8 +2,8 @@
 // connection and its credential, decides where the call may go, and sends it
 // there, streaming both ways, through net/http/httputil.ReverseProxy.
 //
-// It may import catalog, connect and its sub-packages, zap and the standard
-// library; it knows nothing of Caddy.
+// It may import proxy/redact, catalog, connect and its sub-packages, zap and the
+// standard library; it knows nothing of Caddy.
 package proxy
 
 import (
@@ -14,6 +14,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,11 +32,14 @@ type Call struct {
 	Auth   *connect.Bound
 	// Replayed tells that the request was sent a second time.
 	Replayed bool
+	// Echoed tells that the answer had the credential in it.
+	Echoed atomic.Bool
 
 	ctx     context.Context // of the caller's request
 	renewer Renewer
 	target  url.URL
 	body    *stream // nil: the body is held, or there is none
+	early   earlyWriter
 	err     error
 }
 
@@ -77,35 +81,31 @@ type Proxy struct {
 	ReplayBuffer int64
 	Paths        Paths
 	Answers      Answers
+	Redaction    Redaction
 	// FlushInterval is how often an answer is flushed while it is copied;
 	// below zero: after every write. Event streams and answers of unknown
 	// length are always flushed at once.
 	FlushInterval time.Duration
 	Logger        *zap.Logger
 
-	forward httputil.ReverseProxy
+	forward   httputil.ReverseProxy
+	redactors *redactors
 }
 
 // Provision makes the proxy ready.
 func (p *Proxy) Provision() {
+	if p.Redaction != RedactOff {
+		p.redactors = new(redactors)
+	}
 	p.forward = httputil.ReverseProxy{
-		Rewrite: rewrite,
+		Rewrite: p.rewrite,
 		Transport: &Transport{
 			Base: p.Base, ReplayBuffer: p.ReplayBuffer, Logger: p.Logger,
 		},
-		FlushInterval: p.FlushInterval,
-		BufferPool:    &buffers,
-		ModifyResponse: func(res *http.Response) error {
-			if err := checkSwitch(res); err != nil {
-				return err
-			}
-			p.Answers.guard(res)
-			if call := callFrom(res.Request.Context()); call.body != nil && res.StatusCode != http.StatusSwitchingProtocols {
-				call.body.closing(res.Request, res.Header)
-			}
-			return nil
-		},
-		ErrorLog: zap.NewStdLog(p.Logger),
+		FlushInterval:  p.FlushInterval,
+		BufferPool:     &buffers,
+		ModifyResponse: p.answered,
+		ErrorLog:       zap.NewStdLog(p.Logger),
 		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
 			callFrom(r.Context()).err = err
 		},
@@ -189,7 +189,8 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 			_ = http.NewResponseController(w).EnableFullDuplex()
 		}
 	}
-	p.forward.ServeHTTP(w, r)
+	call.early = earlyWriter{w, p, call}
+	p.forward.ServeHTTP(&call.early, r)
 	if call.err == nil {
 		return nil
 	}
@@ -200,6 +201,22 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 		}
 	}
 	return &UpstreamError{Err: call.err}
+}
+
+// answered makes the caller's answer of the provider's. Errors: *AnswerError.
+func (p *Proxy) answered(res *http.Response) error {
+	call := callFrom(res.Request.Context())
+	if err := checkSwitch(res); err != nil {
+		return err
+	}
+	if err := p.redact(call, res); err != nil {
+		return err
+	}
+	p.Answers.guard(res)
+	if call.body != nil && res.StatusCode != http.StatusSwitchingProtocols {
+		call.body.closing(res.Request, res.Header)
+	}
+	return nil
 }
 
 // UpstreamError is a call that did not reach the provider, or whose answer did

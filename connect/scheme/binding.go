@@ -24,7 +24,8 @@ type Binding struct {
 	expired []int // statuses besides 401 that say so
 	headers []header
 	query   []param
-	each    *each // what has to be made for each request; usually nil
+	parts   []string // secrets that what is injected is made of, see Secrets
+	each    *each    // what has to be made for each request; usually nil
 }
 
 // Format keeps the credential out of whatever prints a Binding.
@@ -36,6 +37,8 @@ type header struct {
 	// owned headers carry the credential: whatever the caller sent under the
 	// name gives way. The others are defaults that the caller may set.
 	owned bool
+	// secret headers are those of the owned ones that hold a secret.
+	secret bool
 }
 
 type param struct{ name, escaped string }
@@ -66,7 +69,8 @@ func (b base) Bind(g Grant) (*Binding, error) {
 	}
 	out := &Binding{Base: base, expired: req.ExpiredStatuses}
 	for name, v := range req.Headers {
-		owned := CarriesCredential(v.Refs()) || strings.EqualFold(name, "user-agent")
+		secret := CarriesCredential(v.Refs())
+		owned := secret || strings.EqualFold(name, "user-agent")
 		if v.PerRequest() {
 			if out.each == nil {
 				out.each = &each{headers: map[string]catalog.Value{}, owned: map[string]bool{}, env: func(r *http.Request) *catalog.Env {
@@ -84,7 +88,7 @@ func (b base) Bind(g Grant) (*Binding, error) {
 		if err != nil {
 			return nil, fmt.Errorf("provider %s: %w", b.provider.ID, err)
 		}
-		out.headers = append(out.headers, header{http.CanonicalHeaderKey(name), []string{value}, owned})
+		out.headers = append(out.headers, header{http.CanonicalHeaderKey(name), []string{value}, owned, secret})
 	}
 	query, err := req.Query.FormPresent(env)
 	if err != nil {
@@ -93,6 +97,7 @@ func (b base) Bind(g Grant) (*Binding, error) {
 	for name := range query {
 		out.query = append(out.query, param{name, url.QueryEscape(name) + "=" + url.QueryEscape(query.Get(name))})
 	}
+	out.parts = b.parts(g, out)
 	slices.SortFunc(out.query, func(a, b param) int { return strings.Compare(a.name, b.name) })
 	return out, nil
 }
