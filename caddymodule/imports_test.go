@@ -39,6 +39,7 @@ var arrows = map[string][]string{
 		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/spf13/cobra", "go.uber.org/zap",
 	},
 	"caddymodule/caddy": {"./caddymodule", "github.com/caddyserver/caddy/v2"},
+	"bench":             {"./connect", "./connect/scheme", "./connect/sqlite", "./vault/sealed"},
 	"e2e":               {}, // tests only
 }
 
@@ -46,9 +47,9 @@ var arrows = map[string][]string{
 // all, may have even by way of others.
 var only = map[string][]string{
 	"github.com/caddyserver/caddy/v2":   {"caddymodule", "caddymodule/caddy"},
-	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule", "caddymodule/caddy"},
+	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule", "caddymodule/caddy", "bench"},
 	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule", "caddymodule/caddy"},
-	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule", "caddymodule/caddy"},
+	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule", "caddymodule/caddy", "bench"},
 	"github.com/hashicorp/vault/api":    {"vault/hashicorp", "caddymodule", "caddymodule/caddy"},
 }
 
