@@ -33,7 +33,8 @@ var arrows = map[string][]string{
 	"connect/storetest": {"./connect"},
 	"connect/page":      {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
 	"connect/api":       {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
-	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
+	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
+	"proxy/redact":      {},
 	"caddymodule": {
 		"./caddymodule/simulate", "./catalog", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
 		"./connect/page", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./proxy",
@@ -44,6 +45,7 @@ var arrows = map[string][]string{
 		"github.com/google/uuid", "go.uber.org/zap", "golang.org/x/sync",
 	},
 	"caddymodule/caddy": {"./caddymodule", "github.com/caddyserver/caddy/v2"},
+	"bench":             {"./connect", "./connect/scheme", "./connect/sqlite", "./vault/sealed"},
 	"e2e":               {}, // tests only
 }
 
@@ -51,9 +53,9 @@ var arrows = map[string][]string{
 // all, may have even by way of others.
 var only = map[string][]string{
 	"github.com/caddyserver/caddy/v2":   {"caddymodule", "caddymodule/caddy"},
-	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule/simulate", "caddymodule", "caddymodule/caddy"},
+	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule/simulate", "caddymodule", "caddymodule/caddy", "bench"},
 	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule", "caddymodule/caddy"},
-	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule/simulate", "caddymodule", "caddymodule/caddy"},
+	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule/simulate", "caddymodule", "caddymodule/caddy", "bench"},
 	"github.com/hashicorp/vault/api":    {"vault/hashicorp", "caddymodule", "caddymodule/caddy"},
 }
 

@@ -47,6 +47,19 @@ type Proxy struct {
 	// don't agree on what it means; some APIs (GitLab's) need it.
 	AllowEncodedSlash bool `json:"allow_encoded_slash,omitempty"`
 
+	// Headers of providers' answers that pass although they are about the
+	// origin that answers come from, which is this site: `Set-Cookie`,
+	// `Access-Control-*`, `Strict-Transport-Security` and their like; and
+	// `Cache-Control`, `Content-Security-Policy` and `Content-Disposition`,
+	// which are replaced otherwise.
+	PassHeaders []string `json:"pass_headers,omitempty"`
+
+	// What becomes of an answer that has the very credential in it that was put
+	// on the request: `off` looks for none, `alert` logs it, `redact` blots it
+	// out, `block` refuses the answer. All but `off` ask providers for answers
+	// that aren't compressed. Default: off
+	Redact string `json:"redact,omitempty"`
+
 	// How providers are connected to: one of Caddy's transports.
 	// Default: http
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
@@ -83,10 +96,23 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	answers, err := proxy.Passing(p.PassHeaders)
+	if err != nil {
+		return fmt.Errorf("pass_headers: %w", err)
+	}
+	if p.Redact == "" {
+		p.Redact = "off"
+	}
+	redaction, err := proxy.ParseRedaction(p.Redact)
+	if err != nil {
+		return fmt.Errorf("redact: %w", err)
+	}
 	p.proxy = proxy.Proxy{
 		Base:          base,
 		ReplayBuffer:  p.ReplayBuffer,
 		Paths:         proxy.Paths{EncodedSlash: p.AllowEncodedSlash},
+		Answers:       answers,
+		Redaction:     redaction,
 		FlushInterval: time.Duration(p.FlushInterval),
 		Logger:        p.logger,
 	}
@@ -166,6 +192,8 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 			return call.Caller, true
 		case "replayed":
 			return call.Replayed, true
+		case "echoed":
+			return call.Echoed.Load(), true
 		}
 		return nil, false
 	}
@@ -177,6 +205,8 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 //	    replay_buffer       <size>
 //	    flush_interval      <duration>
 //	    allow_encoded_slash
+//	    pass_headers        <name>...
+//	    redact              off|alert|redact|block
 //	    transport           <name> { ... }
 //	}
 func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -219,6 +249,20 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			p.FlushInterval = caddy.Duration(interval)
 		case "allow_encoded_slash":
 			p.AllowEncodedSlash = true
+		case "pass_headers":
+			names := d.RemainingArgs()
+			if len(names) == 0 {
+				return d.ArgErr()
+			}
+			p.PassHeaders = append(p.PassHeaders, names...)
+		case "redact":
+			if err := oneArg(d, &p.Redact); err != nil {
+				return err
+			}
+			if _, err := proxy.ParseRedaction(p.Redact); err != nil {
+				return d.Errf("redact: %v", err)
+			}
+			continue
 		case "transport":
 			if !d.NextArg() {
 				return d.ArgErr()

@@ -25,6 +25,9 @@ type calls struct {
 // must not be made.
 func (b *Bound) Attach(c *Call) bool {
 	l := b.calls
+	if l == nil { // it is of no refresher
+		return true
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended == b.Connection.UID {

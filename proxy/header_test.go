@@ -85,6 +85,10 @@ X-Real-IP: caller
 X-Original-URL: /caller
 X-Rewrite-URL: /caller
 X-HTTP-Method-Override: CALLER
+Proxy: caller
+Proxy-Settings: caller
+HTTP2-Settings: caller
+Max-Forwards: 3
 Proxy-Authorization: caller
 Proxy-Connection: caller
 Keep-Alive: caller
@@ -138,20 +142,6 @@ func TestQueryIsUnchanged(t *testing.T) {
 	}
 }
 
-// Keycaddy-Error tells keycaddy's own answers from a provider's, so that no
-// provider may set it.
-func TestProviderCantPassForKeycaddy(t *testing.T) {
-	t.Parallel()
-	g := newRig(t, bearerRequest, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set(problem.Header, "needs_reauth")
-		w.Header().Set("X-Own", "1")
-		w.WriteHeader(http.StatusFailedDependency)
-	})
-	if res, _ := g.send(g.get("/")); res.Header.Get(problem.Header) != "" || res.Header.Get("X-Own") != "1" || res.StatusCode != 424 {
-		t.Errorf("got %d %v", res.StatusCode, res.Header)
-	}
-}
-
 // credentials has one connection, c1 (and one with the longest name).
 type credentials struct{ auth *connect.Bound }
 
@@ -168,14 +158,16 @@ func (credentials) Renew(context.Context, *connect.Bound) (*connect.Bound, error
 func (credentials) Accepted(*connect.Bound) {}
 func (credentials) Refused(*connect.Bound)  {}
 
-// Who calls whom has to be clear, and an error says which header it is about.
-func TestResolve(t *testing.T) {
-	t.Parallel()
-	const key, bound = "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac001", "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac002"
-	keys := connect.NewKeyring([]connect.APIKey{
-		{Name: "k", Key: connect.DigestOf(key)},
-		{Name: "bound", Key: connect.DigestOf(bound), Integrations: []string{"other"}},
-	})
+const testKey, boundKey = "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac001", "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac002"
+
+var testKeys = connect.NewKeyring([]connect.APIKey{
+	{Name: "k", Key: connect.DigestOf(testKey)},
+	{Name: "bound", Key: connect.DigestOf(boundKey), Integrations: []string{"other"}},
+})
+
+// testSetup has one integration, test.
+func testSetup(t testing.TB) *connect.Setup {
+	t.Helper()
 	p, err := catalog.Parse("test.yaml", []byte("id: test\ndisplay_name: Test\nvendor: test\ncategories: [test]\nauth_scheme: none\nrequest: {base_url: 'https://api.example'}\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -184,6 +176,14 @@ func TestResolve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return setup
+}
+
+// Who calls whom has to be clear, and an error says which header it is about.
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	const key, bound = testKey, boundKey
+	setup := testSetup(t)
 	auth := bind(t, "https://api.example", bearerRequest, "k")
 	long := strings.Repeat("x", 256)
 	type header = http.Header
@@ -203,6 +203,7 @@ func TestResolve(t *testing.T) {
 		"another's key":      {"GET", bound, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}}, 403, "forbidden", nil},
 		"key first":          {"GET", "x", header{}, 401, "invalid_secret_key_format", nil},
 		"CONNECT":            {"CONNECT", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}}, 405, "method_not_allowed", nil},
+		"TRACK":              {"TRACK", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}}, 405, "method_not_allowed", nil},
 		"TRACE":              {"TRACE", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}}, 405, "method_not_allowed", nil},
 		"no connection":      {"GET", key, header{HeaderIntegration: {"test"}}, 400, "invalid_headers", []string{"connection-id"}},
 		"no integration":     {"GET", key, header{HeaderConnection: {"c1"}}, 400, "invalid_headers", []string{"provider-config-key"}},
@@ -221,7 +222,7 @@ func TestResolve(t *testing.T) {
 		if c.key != "" {
 			r.Header.Set("Authorization", "Bearer "+c.key)
 		}
-		call, err := Resolve(r, keys, setup, credentials{auth})
+		call, err := Resolve(r, testKeys, setup, credentials{auth})
 		if c.status == 200 {
 			if err != nil || call.Caller != "k" || call.Auth != auth || call.ID.Integration != "test" {
 				t.Errorf("%s: %+v, %v", name, call, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := t.send(req, call.Auth, &held)
+	res, err := t.send(req, call.Auth, held)
 	if err != nil || !call.Auth.Expired(res) {
 		return res, err
 	}
@@ -77,7 +78,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	discard(res)
 	call.Auth, call.Replayed = fresh, true
-	res, err = t.send(req, fresh, &held)
+	res, err = t.send(req, fresh, held)
 	if err == nil {
 		if fresh.Expired(res) {
 			call.renewer.Refused(fresh)
@@ -107,15 +108,18 @@ func (t *Transport) renewLater(ctx context.Context, call *Call) {
 	}()
 }
 
-func (t *Transport) send(req *http.Request, auth *connect.Bound, b *body) (*http.Response, error) {
-	out := new(http.Request)
-	*out = *req
-	out.Header = make(http.Header, len(req.Header)+4)
-	for k, v := range req.Header { // values are shared: injecting replaces, never edits
-		out.Header[k] = v
-	}
-	u := *req.URL
-	out.URL = &u
+// attempt is a request as it is sent, and its URL: one allocation for both.
+type attempt struct {
+	req http.Request
+	url url.URL
+}
+
+// send sends a copy of the request with the credential on it.
+func (t *Transport) send(req *http.Request, auth *connect.Bound, b body) (*http.Response, error) {
+	a := &attempt{*req, *req.URL}
+	out := &a.req
+	out.URL = &a.url
+	out.Header = carried(req.Header)
 	b.attach(out)
 	if err := auth.Inject(out); err != nil {
 		closeBody(out)

@@ -29,8 +29,9 @@ type Binding struct {
 	retry   *catalog.Retry
 	headers []header
 	query   []param
-	each    *each  // what has to be made for each request; usually nil
-	signer  signer // signs each request; usually nil
+	parts   []string // secrets that what is injected is made of, see Secrets
+	each    *each    // what has to be made for each request; usually nil
+	signer  signer   // signs each request; usually nil
 }
 
 // Format keeps the credential out of whatever prints a Binding.
@@ -42,6 +43,8 @@ type header struct {
 	// owned headers carry the credential: whatever the caller sent under the
 	// name gives way. The others are defaults that the caller may set.
 	owned bool
+	// secret headers are those of the owned ones that hold a secret.
+	secret bool
 }
 
 type param struct{ name, escaped string }
@@ -79,7 +82,8 @@ func (b base) bind(g Grant) (*Binding, error) {
 		out.Margin = time.Duration(r.RefreshMarginS) * time.Second
 	}
 	for name, v := range req.Headers {
-		owned := CarriesCredential(v.Refs()) || strings.EqualFold(name, "user-agent")
+		secret := CarriesCredential(v.Refs())
+		owned := secret || strings.EqualFold(name, "user-agent")
 		if v.PerRequest() {
 			out.perRequest(b, g).header(http.CanonicalHeaderKey(name), v, owned)
 			continue
@@ -91,7 +95,7 @@ func (b base) bind(g Grant) (*Binding, error) {
 		if err != nil {
 			return nil, fmt.Errorf("provider %s: %w", b.provider.ID, err)
 		}
-		out.headers = append(out.headers, header{http.CanonicalHeaderKey(name), []string{value}, owned})
+		out.headers = append(out.headers, header{http.CanonicalHeaderKey(name), []string{value}, owned, secret})
 	}
 	query := req.Query
 	if query.PerRequest() {
@@ -108,6 +112,7 @@ func (b base) bind(g Grant) (*Binding, error) {
 	for name := range values {
 		out.query = append(out.query, param{name, url.QueryEscape(name) + "=" + url.QueryEscape(values.Get(name))})
 	}
+	out.parts = b.parts(g, out)
 	slices.SortFunc(out.query, func(a, b param) int { return strings.Compare(a.name, b.name) })
 	if len(req.Body) > 0 {
 		out.perRequest(b, g).body = req.Body

@@ -1,6 +1,7 @@
 package scheme
 
 import (
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/url"
@@ -223,5 +224,22 @@ func BenchmarkInject(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// What would give the credential away if a provider sent it back: what was
+// injected, and what that was made of; a user's name is no secret.
+func TestS105SecretsAreWhatIsInjectedAndWhatItIsMadeOf(t *testing.T) {
+	for body, want := range map[string][]string{
+		"request: {base_url: 'BASE', headers: {x-key: '{cred.api_key}'}}\n":                                      {userKey, accessToken},
+		"request: {base_url: 'BASE', headers: {authorization: 'Bearer {token.access_token}'}}\n":                 {accessToken, userKey},
+		"request: {base_url: 'BASE', headers: {authorization: 'Token {cred.api_key}', x-a: '{conn.account}'}}\n": {userKey, accessToken},
+		"request: {base_url: 'BASE', query: {key: '{cred.api_key}'}}\n":                                          {accessToken, userKey},
+		"request: {base_url: 'BASE', headers: {authorization: 'Basic {base64(cred.user, '':'', cred.api_key)}'}}\n": {
+			base64.StdEncoding.EncodeToString([]byte("u:" + userKey)), "u:" + userKey, accessToken, userKey},
+	} {
+		if got := bind(t, keyEntry+body).Secrets(); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q", body, got)
+		}
 	}
 }
