@@ -387,10 +387,8 @@ func (a *App) Cleanup() error {
 // starts apps in no particular order, and a request may be faster. While store
 // or vault is down, it is not for long that anyone is kept waiting.
 func (a *App) wait(ctx context.Context) (*running, error) {
-	select {
-	case <-a.ready:
+	if a.started() {
 		return a.run, nil
-	default:
 	}
 	select {
 	case <-a.ready:
@@ -399,6 +397,15 @@ func (a *App) wait(ctx context.Context) (*running, error) {
 		return nil, errStarting
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+func (a *App) started() bool {
+	select {
+	case <-a.ready:
+		return true
+	default:
+		return false
 	}
 }
 

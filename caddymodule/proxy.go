@@ -156,7 +156,7 @@ func guard(transport http.RoundTripper, policy egress.Policy) (http.RoundTripper
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	run, err := p.app.wait(r.Context())
 	if err != nil {
-		return err
+		return answer(w, r, p.logger, err)
 	}
 	call, err := proxy.Resolve(r, run.keys, run.setup, run.refresher)
 	if err != nil {
