@@ -127,10 +127,20 @@ func (r *Refresher) held(ctx context.Context, c Connection) (scheme.Credential, 
 	return cred, e.Version, err
 }
 
-// settled drops a kept credential for good if its connection has ended.
+// settled drops a kept credential for good if its connection has ended. One that
+// is nowhere but here is revoked at once, if the provider can be told.
 func (r *Refresher) settled(u *unwritten, err error) error {
-	if ended(err) {
-		r.drop(u)
+	if !ended(err) {
+		return err
+	}
+	r.drop(u)
+	if errors.Is(err, ErrNotFound) {
+		ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
+		defer cancel()
+		i := &Intent{ID: u.connection.ID, Config: u.connection.Config}
+		if rerr := r.revoke(ctx, i, u.credential); rerr != nil {
+			r.Logger.Warn("a grant that came for a removed connection is dropped", connectionFields(i.ID, zap.Error(rerr))...)
+		}
 	}
 	return err
 }
@@ -153,11 +163,14 @@ func (r *Refresher) forgetParcel(uid string) {
 	}
 }
 
-// bury removes a version that was written for a connection that has been
-// removed meanwhile (S82).
+// bury clears up after a version that was written for a connection that has
+// been removed meanwhile (S82).
 func (r *Refresher) bury(ctx context.Context, c Connection, cause error) error {
-	if err := r.Vault.Delete(ctx, c.VaultName()); err != nil {
+	l, err := r.removal(ctx, c)
+	if err != nil {
 		r.Logger.Error("removing the credential of a removed connection", connectionFields(c.ID, zap.Error(err))...)
+	} else {
+		r.clearUp(ctx, l)
 	}
 	return fmt.Errorf("connection %s was removed while it was renewed: %w", c.ID, cause)
 }

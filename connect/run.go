@@ -3,6 +3,7 @@ package connect
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,8 +64,8 @@ func (r *Refresher) reclaim(ctx context.Context) {
 	}
 }
 
-// recover looks after renewals that nobody is at any more and whose end was not
-// recorded.
+// recover looks after renewals and removals that nobody is at any more and whose
+// end was not recorded.
 func (r *Refresher) recover(ctx context.Context) {
 	r.adoptSpools(ctx)
 	leases, err := r.Store.Intents(ctx, recoverBatch)
@@ -75,7 +76,11 @@ func (r *Refresher) recover(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.finish(ctx, l.Intent)
+		if strings.HasPrefix(l.Name, removalPrefix) {
+			r.resume(ctx, l)
+		} else {
+			r.finish(ctx, l.Intent)
+		}
 	}
 }
 

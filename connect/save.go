@@ -153,18 +153,3 @@ func (c *Connector) SetDisabled(ctx context.Context, id ID, off bool) (Connectio
 	c.Logger.Info("connection switched", connectionFields(id, zap.String("status", string(conn.Status)))...)
 	return conn, nil
 }
-
-// Disconnect removes a connection: first the row, so that nothing can use it
-// any more, then the secret. ErrNotFound if there is none.
-func (c *Connector) Disconnect(ctx context.Context, id ID) error {
-	conn, err := c.Store.Delete(ctx, id)
-	if err != nil {
-		return err
-	}
-	c.Refresher.End(id, conn.UID)
-	c.Logger.Info("connection removed", connectionFields(id)...)
-	if err := c.Vault.Delete(context.WithoutCancel(ctx), conn.VaultName()); err != nil {
-		return fmt.Errorf("connection %s is removed, but not its secret: %w", id, err)
-	}
-	return nil
-}

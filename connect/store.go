@@ -61,6 +61,8 @@ type Intent struct {
 	// Sealed is the new credential, sealed for the other nodes, while the vault
 	// can't be written.
 	Sealed []byte `json:"sealed,omitempty"`
+	// Config holds the connection's plain values, when it is to be removed.
+	Config map[string]string `json:"config,omitempty"`
 }
 
 // Change tells that a connection was updated or removed, so that what is held
