@@ -24,7 +24,7 @@ var arrows = map[string][]string{
 	"connect/egress":    {},
 	"connect/demo":      {},
 	"connect/spool":     {"github.com/gofrs/flock"},
-	"connect/scheme":    {"./catalog", "./connect/egress", "golang.org/x/oauth2"},
+	"connect/scheme":    {"./catalog", "./connect/egress", "golang.org/x/oauth2", "github.com/go-jose/go-jose/v4"},
 	"connect":           {"./catalog", "./vault", "./connect/scheme", "./connect/spool", "go.uber.org/zap", "github.com/google/uuid"},
 	"connect/problem":   {"./vault", "./connect", "./connect/egress", "./connect/scheme"},
 	"connect/sqlite":    {"./vault", "./connect", "modernc.org/sqlite"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -70,7 +71,7 @@ func (b base) Bind(g Grant) (*Binding, error) {
 		if v.PerRequest() {
 			if out.each == nil {
 				out.each = &each{headers: map[string]catalog.Value{}, owned: map[string]bool{}, env: func(r *http.Request) *catalog.Env {
-					return b.env(g, requestValues(r))
+					return b.env(g, requestValues(r, nil))
 				}}
 			}
 			out.each.headers[http.CanonicalHeaderKey(name)] = v
@@ -171,23 +172,60 @@ func (b *Binding) owns(piece string) bool {
 }
 
 // requestValues gives templates the request they are part of (req.*).
-func requestValues(r *http.Request) func(ns, path string) (string, bool) {
+func requestValues(r *http.Request, body []byte) lookup {
 	return func(ns, path string) (string, bool) {
 		if ns != "req" {
 			return "", false
 		}
-		switch path {
-		case "method":
-			return r.Method, true
-		case "host":
-			return r.URL.Host, true
-		case "path":
-			return r.URL.EscapedPath(), true
-		case "endpoint":
-			return r.URL.RequestURI(), true
-		}
-		return "", false
+		return requestValue(r, body, path)
 	}
+}
+
+func requestValue(r *http.Request, body []byte, path string) (string, bool) {
+	switch path {
+	case "method":
+		return r.Method, true
+	case "host":
+		return r.URL.Host, true
+	case "path":
+		return r.URL.EscapedPath(), true
+	case "endpoint":
+		return r.URL.RequestURI(), true
+	case "body":
+		return string(body), true
+	case "canonical_params":
+		return canonicalParams(r, body), true
+	}
+	return "", false
+}
+
+// canonicalParams are a request's parameters, sorted by key and encoded as RFC
+// 3986 says: those of the body for POST, PUT and PATCH, else of the query.
+func canonicalParams(r *http.Request, body []byte) string {
+	raw := r.URL.RawQuery
+	switch r.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		raw = string(body)
+	}
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return ""
+	}
+	var pairs []string
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		list := slices.Clone(values[name])
+		slices.Sort(list)
+		for _, v := range list {
+			pairs = append(pairs, percentEncode(name)+"="+percentEncode(v))
+		}
+	}
+	return strings.Join(pairs, "&")
+}
+
+// percentEncode encodes all but the unreserved characters (RFC 3986 section
+// 2.3), in upper case.
+func percentEncode(s string) string {
+	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
 }
 
 // Expired tells whether an answer says that the credential has ended: a 401, or

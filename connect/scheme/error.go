@@ -36,6 +36,8 @@ type TokenError struct {
 	// http_502, redirect, not_json, too_large, no_access_token, bad_token,
 	// token_type.
 	Code string
+	// Status is the HTTP status of the provider's answer; 0 if there was none.
+	Status int
 	// Description is the provider's own text: control characters removed, cut
 	// to 200 characters. It is untrusted, to be escaped where it is shown.
 	Description string

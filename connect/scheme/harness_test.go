@@ -1,8 +1,10 @@
 package scheme
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -83,6 +85,19 @@ func say(status int, body string, headers ...string) http.HandlerFunc {
 	}
 }
 
+// vendor is the address of an endpoint by name, for clients that are named:
+// entries may not lead to addresses in numbers.
+const vendor = "http://vendor.example"
+
+// named returns a client for which every name is the endpoint's.
+func (e *endpoint) named() *http.Client {
+	c := client()
+	c.Transport = &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, e.Listener.Addr().String())
+	}}
+	return c
+}
+
 func client() *http.Client {
 	return &http.Client{
 		Timeout:       2 * time.Second,
@@ -146,4 +161,17 @@ func clear(t testing.TB, what string, texts ...any) {
 			}
 		}
 	}
+}
+
+// parseAnswer reads one answer of a token endpoint.
+func parseAnswer(p *catalog.Provider, body []byte, form bool, now time.Time) (*answer, error) {
+	as := asJSON
+	if form {
+		as = asForm
+	}
+	doc, err := parseDocument(body, as)
+	if err != nil {
+		return nil, err
+	}
+	return readAnswer(p, []document{doc}, false, now)
 }

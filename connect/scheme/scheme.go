@@ -31,6 +31,8 @@ type App struct {
 	AuthorizationParams map[string]string
 	// Fields are the operator's values for the entry's app_fields.
 	Fields map[string]string
+	// RedirectURL is where providers send browsers back to.
+	RedirectURL string
 }
 
 // Format keeps the client's secret out of print.
@@ -121,6 +123,8 @@ func For(p *catalog.Provider, app App, client *http.Client) (Scheme, error) {
 		return newOAuth2(b)
 	case catalog.ModeClientCredentials:
 		return newClientCredentials(b)
+	case catalog.ModeTwoStep:
+		return newTwoStep(b)
 	case catalog.ModeAPIKey:
 		return apiKey{b}, nil
 	case catalog.ModeBasic:
@@ -282,7 +286,7 @@ func (b base) addresses() []catalog.URL {
 
 // env is what the entry's templates are filled from. Extra, if not nil, is
 // asked first.
-func (b base) env(g Grant, extra func(namespace, path string) (string, bool)) *catalog.Env {
+func (b base) env(g Grant, extra lookup) *catalog.Env {
 	return &catalog.Env{Lookup: func(ns, path string) (string, bool) {
 		if extra != nil {
 			if v, ok := extra(ns, path); ok {
@@ -291,30 +295,63 @@ func (b base) env(g Grant, extra func(namespace, path string) (string, bool)) *c
 		}
 		switch ns {
 		case "conn":
-			v, ok := g.Config[path]
-			return v, ok
+			if v, ok := g.Config[path]; ok {
+				return v, true
+			}
+			return b.operators(path)
 		case "cred":
 			v, ok := g.Fields[path]
 			return v.Reveal(), ok
 		case "token":
-			switch path {
-			case "access_token":
-				return g.AccessToken.Reveal(), g.AccessToken != ""
-			case "refresh_token":
-				return g.RefreshToken.Reveal(), g.RefreshToken != ""
-			}
+			return g.token(path)
 		case "app":
-			switch path {
-			case "client_id":
-				return b.app.ClientID, b.app.ClientID != ""
-			case "client_secret":
-				return b.app.ClientSecret.Reveal(), b.app.ClientSecret != ""
-			}
-			v, ok := b.app.Fields[path]
-			return v, ok
+			return b.appValue(path)
 		case "resp":
 			return responseValue([]byte(g.Raw.Reveal()), path)
 		}
 		return "", false
 	}}
+}
+
+// token returns token.*.
+func (g *Grant) token(path string) (string, bool) {
+	var s Secret
+	switch path {
+	case "access_token":
+		s = g.AccessToken
+	case "refresh_token":
+		s = g.RefreshToken
+	case "cookies":
+		s = g.Cookies
+	}
+	return s.Reveal(), s != ""
+}
+
+// appValue returns app.*.
+func (b base) appValue(path string) (string, bool) {
+	if v, ok := b.app.Fields[path]; ok {
+		return v, true
+	}
+	switch path {
+	case "client_id":
+		return b.app.ClientID, b.app.ClientID != ""
+	case "client_secret":
+		return b.app.ClientSecret.Reveal(), b.app.ClientSecret != ""
+	case "user_agent":
+		return userAgent, true
+	}
+	return "", false
+}
+
+// operators returns a connection's field that the operator has set for all
+// connections, under the same name or without the app_ before it.
+func (b base) operators(name string) (string, bool) {
+	if f, ok := b.provider.Field("conn", name); !ok || f.Source != "operator" {
+		return "", false
+	}
+	if v, ok := b.app.Fields[name]; ok {
+		return v, true
+	}
+	v, ok := b.app.Fields[strings.TrimPrefix(name, "app_")]
+	return v, ok
 }

@@ -134,7 +134,7 @@ func accepts(e *catalog.Expect, status int, body []byte) bool {
 	if !good {
 		return false
 	}
-	doc, err := parseDocument(body, false)
+	doc, err := parseDocument(body, asJSON)
 	if e.Path != "" && e.Is == "" {
 		text, ok := doc.text(e.Path)
 		return err == nil && ok && text == fmt.Sprint(e.Equals)
