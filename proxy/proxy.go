@@ -21,6 +21,7 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/egress"
 	"github.com/keycaddy/keycaddy/connect/problem"
+	"github.com/keycaddy/keycaddy/connect/scheme"
 )
 
 // Call is one request on its way.
@@ -199,9 +200,10 @@ func (e *UpstreamError) Problem() *problem.Problem {
 		reauth  *connect.NeedsReauthError
 		broken  *BodyError
 		timeout net.Error
+		body    *scheme.BodyError
 	)
 	switch {
-	case errors.As(e.Err, &reauth), errors.As(e.Err, &broken), errors.Is(e.Err, egress.ErrRefused):
+	case errors.As(e.Err, &reauth), errors.As(e.Err, &broken), errors.As(e.Err, &body), errors.Is(e.Err, egress.ErrRefused):
 		return problem.Of(e.Err)
 	case errors.Is(e.Err, context.Canceled):
 		return &problem.Problem{Status: StatusClientGone, Code: "client_gone", Message: "The caller went away."}

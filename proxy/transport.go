@@ -122,6 +122,11 @@ func (t *Transport) send(req *http.Request, auth *connect.Bound, b *body) (*http
 		return nil, err
 	}
 	unshadow(out, auth)
+	// Last of all, and again for every attempt: signatures are of what is sent.
+	if err := auth.Sign(out, b.bytes, b.replayable); err != nil {
+		closeBody(out)
+		return nil, err
+	}
 	return t.Base.RoundTrip(out)
 }
 

@@ -87,6 +87,7 @@ func Of(err error) *Problem {
 		token   *scheme.TokenError
 		verify  *connect.VerifyError
 		auth    *connect.AuthError
+		body    *scheme.BodyError
 	)
 	switch {
 	case errors.As(err, &own):
@@ -116,6 +117,12 @@ func Of(err error) *Problem {
 		return &Problem{Status: http.StatusBadRequest, Code: "connection_test_failed", Message: "The provider has refused the credential (status " + strconv.Itoa(verify.Status) + "). Nothing was stored.", Action: "fix_request"}
 	case errors.As(err, &token):
 		return ofToken(token)
+	case errors.As(err, &body):
+		p := &Problem{Status: http.StatusBadRequest, Code: "unsuitable_body", Message: "The request can't be given its credential: " + body.Reason + ".", Action: "fix_request"}
+		if body.TooLarge {
+			p.Status, p.Code = http.StatusRequestEntityTooLarge, "body_not_held"
+		}
+		return p
 	case errors.Is(err, connect.ErrFutile):
 		return &Problem{Status: http.StatusServiceUnavailable, Code: "renewal_paused", Message: "The provider refused the last renewed credential too, so that renewing it again has to wait.", Retryable: true, Action: "retry"}
 	case errors.Is(err, connect.ErrSessionExpired):

@@ -332,9 +332,16 @@ func usableToken(s string) bool {
 func refusal(doc document, status int) error {
 	code, _ := doc.text("error")
 	description, _ := doc.text("error_description")
-	if code == "" { // {"error": {"code": …, "message": …}} is common too
-		code, _ = doc.text("error.code")
-		description, _ = doc.text("error.message")
+	// {"error": {"code": …, "message": …}} is common too; the others are AWS's.
+	for _, root := range []string{"error.", "ErrorResponse.Error.", "Error."} {
+		if code == "" {
+			code, _ = doc.text(root + "code")
+			description, _ = doc.text(root + "message")
+		}
+		if code == "" {
+			code, _ = doc.text(root + "Code")
+			description, _ = doc.text(root + "Message")
+		}
 	}
 	code = cleanCode(code)
 	if code == "" {

@@ -153,16 +153,13 @@ func TestHeadersWithoutAValueAreLeftOut(t *testing.T) {
 	}
 }
 
-func TestBindRefusesWhatItCanNotDo(t *testing.T) {
-	for name, entry := range map[string]string{
-		"a credential in the body": keyEntry + "request: {base_url: 'BASE', body: {key: '{cred.api_key}'}}\n",
-		"a query for each request": keyEntry + "request: {base_url: 'BASE', query: {at: \"{time('unix')}\"}}\n",
-	} {
-		s := forTest(t, provider(t, "https://api.example", entry))
-		var unsupported *UnsupportedError
-		if _, err := s.Bind(Grant{Credential: Credential{Fields: map[string]Secret{"api_key": userKey}}}); !errors.As(err, &unsupported) {
-			t.Errorf("%s: %v", name, err)
-		}
+func TestQueryMadeForEachRequest(t *testing.T) {
+	b := bind(t, keyEntry+"request: {base_url: 'BASE', query: {at: \"{time('unix')}\", key: '{cred.api_key}'}}\n")
+	r := request(t, "/?at=mine&x=1&key=mine")
+	must(t, b.Inject(r))
+	q := r.URL.Query()
+	if len(q) != 3 || len(q["at"]) != 1 || len(q.Get("at")) < 10 || q.Get("key") != userKey || q.Get("x") != "1" {
+		t.Errorf("got %s", r.URL.RawQuery)
 	}
 }
 

@@ -54,18 +54,19 @@ type message struct {
 // a digest of the body in them.
 func (m *message) build(ctx context.Context, b base, g Grant, extra lookup) (*http.Request, error) {
 	var target *http.Request // for req.*, once it is there
-	var payload []byte
+	body := &held{whole: true}
 	env := b.env(g, also(func(ns, path string) (string, bool) {
-		if ns != "req" || target == nil {
+		if target == nil {
 			return "", false
 		}
-		return requestValue(target, payload, path)
+		return requestValues(target, body)(ns, path)
 	}, extra))
 	u := *m.url
 	payload, kind, err := m.payload(&u, env)
 	if err != nil {
 		return nil, err
 	}
+	body.bytes = payload
 	target, err = http.NewRequestWithContext(ctx, m.method, u.String(), bytes.NewReader(payload))
 	if err != nil {
 		return nil, errors.New("the address of the request is unusable") // err may quote it

@@ -125,6 +125,12 @@ func For(p *catalog.Provider, app App, client *http.Client) (Scheme, error) {
 		return newClientCredentials(b)
 	case catalog.ModeTwoStep:
 		return newTwoStep(b)
+	case catalog.ModeJWTBearer:
+		return newSelfSigned(b)
+	case catalog.ModeAWSSigV4:
+		return newAWSSigV4(b)
+	case catalog.ModeWSSE:
+		return newWSSE(b)
 	case catalog.ModeAPIKey:
 		return apiKey{b}, nil
 	case catalog.ModeBasic:

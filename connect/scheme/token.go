@@ -134,7 +134,7 @@ func (c *tokenCall) run(ctx context.Context, form url.Values, authorization stri
 	}
 	if c.provider.Signed != nil {
 		if c.assertion, err = c.signed(c.grant, c.values(u.String())); err != nil {
-			return err
+			return ofField(err)
 		}
 	}
 	m := &message{method: c.token.Method, url: u, body: c.token.Body, params: c.token.Params, headers: c.token.Headers}
@@ -304,8 +304,11 @@ func unreachable(err error) error {
 func tokenError(err error) error {
 	var te *TokenError
 	var unsupported *UnsupportedError
+	var fields FieldErrors
 	var ue *url.Error
 	switch {
+	case errors.As(err, &fields):
+		return fields
 	case errors.As(err, &te):
 		return te
 	case errors.As(err, &unsupported):

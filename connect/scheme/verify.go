@@ -19,11 +19,16 @@ import (
 // provider's status if it was refused; the error says why the provider could
 // not be asked.
 func (b base) Verify(ctx context.Context, g Grant) (refused int, err error) {
+	return b.verify(ctx, g, func() (*Binding, error) { return b.Bind(g) })
+}
+
+// verify is Verify for schemes that bind in a way of their own.
+func (b base) verify(ctx context.Context, g Grant, bind func() (*Binding, error)) (refused int, err error) {
 	v := b.provider.Verify
 	if v == nil || len(v.Paths) == 0 {
 		return 0, nil
 	}
-	binding, err := b.Bind(g)
+	binding, err := bind()
 	if err != nil {
 		return 0, err
 	}
@@ -70,7 +75,7 @@ func (b base) try(ctx context.Context, g Grant, binding *Binding, path int) (sta
 
 func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path int) (*http.Request, error) {
 	v := b.provider.Verify
-	if v.BodySpecial != "" || v.SignService != "" {
+	if v.BodySpecial != "" {
 		return nil, &UnsupportedError{Provider: b.provider.ID, Feature: "its verify request"}
 	}
 	env := b.env(g, nil)
@@ -118,7 +123,7 @@ func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path
 	for name, value := range headers {
 		req.Header.Set(name, value)
 	}
-	return req, binding.Inject(req)
+	return req, binding.apply(req, body)
 }
 
 // accepts tells whether an answer is what the entry expects; any 2xx if it
