@@ -154,7 +154,7 @@ func (r *Refresher) bind(c Connection, cred scheme.Credential, kept vault.Versio
 	if end := cred.Expires; !end.IsZero() && binding.Renewable {
 		life := end.Sub(cred.Issued)
 		b.Expires = end.Add(-min(maxSkew, life/10))
-		b.renewAt = end.Add(-min(latestMargin, life/marginFraction))
+		b.renewAt = end.Add(-max(min(latestMargin, life/marginFraction), min(binding.Margin, life)))
 	}
 	return b, nil
 }

@@ -187,7 +187,10 @@ func (c *Connector) Submit(ctx context.Context, token, integration string, answe
 	}
 	g, err := in.Scheme.(scheme.Prompter).Accept(ctx, answers)
 	if err != nil {
-		return Step{}, err
+		return Step{}, refusedLogin(err)
+	}
+	if g, err = c.complete(ctx, in, g); err != nil {
+		return Step{}, refusedLogin(err)
 	}
 	if refused, err := in.Scheme.Verify(ctx, g); refused != 0 || err != nil {
 		err := &VerifyError{Status: refused, Cause: err}
@@ -216,6 +219,11 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 		Expires:     time.Now().Add(FlowTTL),
 	}
 	defaults := v.Defaults[in.Key]
+	if d, ok := r.(scheme.Departer); ok {
+		if err := f.depart(ctx, d, state, binding, defaults); err != nil {
+			return Step{}, err
+		}
+	}
 	to, err := r.AuthURL(schemeFlow(&f, state, binding, defaults))
 	if err != nil {
 		return Step{}, err
@@ -234,11 +242,13 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 func schemeFlow(f *Flow, state, binding string, d SessionDefaults) scheme.Flow {
 	mac := hmac.New(sha256.New, []byte(binding))
 	mac.Write([]byte("pkce verifier\x00" + state))
+	kept, config := f.kept(state, binding)
 	return scheme.Flow{
 		State:       state,
 		Verifier:    scheme.Secret(base64.RawURLEncoding.EncodeToString(mac.Sum(nil))),
 		RedirectURL: f.RedirectURL,
-		Config:      f.Config,
+		Config:      config,
+		Kept:        kept,
 		Scopes:      d.Scopes,
 		Params:      d.AuthorizationParams,
 	}
@@ -258,11 +268,11 @@ type Arrival struct {
 // *scheme.CallbackError, *scheme.TokenError, ErrSessionExpired,
 // ErrNotAllowed, ErrConnectionGone.
 func (c *Connector) Finish(ctx context.Context, callback url.Values, binding func(flow string) string) (Arrival, error) {
-	states := callback["state"]
-	if len(states) != 1 {
+	state := c.Setup.stateOf(callback)
+	if state == "" {
 		return Arrival{}, ErrFlowExpired
 	}
-	f, err := c.Store.TakeFlow(ctx, DigestOf(states[0]))
+	f, err := c.Store.TakeFlow(ctx, DigestOf(state))
 	if errors.Is(err, ErrNotFound) {
 		return Arrival{}, ErrFlowExpired
 	}
@@ -270,7 +280,7 @@ func (c *Connector) Finish(ctx context.Context, callback url.Values, binding fun
 		return Arrival{}, fmt.Errorf("reading authorization attempt: %w", err)
 	}
 	a := Arrival{Flow: f}
-	a.Connection, err = c.arrive(ctx, &f, states[0], binding(f.ID), callback)
+	a.Connection, err = c.arrive(ctx, &f, state, binding(f.ID), callback)
 	outcome := outcomeOf(a.Connection, err)
 	a.Flow.Outcome = &outcome
 	fields := []zap.Field{zap.String("integration", f.Integration), zap.String("flow", f.ID)}
@@ -318,7 +328,10 @@ func outcomeOf(conn Connection, err error) Outcome {
 	}
 	var callback *scheme.CallbackError
 	var token *scheme.TokenError
+	var lookup *scheme.LookupError
 	switch {
+	case errors.As(err, &lookup):
+		return Outcome{Code: "lookup_failed", Detail: lookup.Error()}
 	case errors.As(err, &callback):
 		return Outcome{Code: callback.Code, Detail: callback.Description}
 	case errors.As(err, &token):

@@ -16,6 +16,12 @@ import (
 // save stores a grant as a new connection, or as the next version of the one
 // that the session is for.
 func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g scheme.Grant) (Connection, error) {
+	if _, ok := in.Scheme.(scheme.Redirector); ok { // any other grant was completed before it was verified
+		var err error
+		if g, err = c.complete(ctx, in, g); err != nil {
+			return Connection{}, err
+		}
+	}
 	g.Version, g.Consent = 1, randomHex(8)
 	id := ID{Integration: in.Key, Connection: s.Connection}
 	if id.Connection != "" {

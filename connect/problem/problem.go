@@ -88,6 +88,7 @@ func Of(err error) *Problem {
 		verify  *connect.VerifyError
 		auth    *connect.AuthError
 		body    *scheme.BodyError
+		lookup  *scheme.LookupError
 	)
 	switch {
 	case errors.As(err, &own):
@@ -117,6 +118,8 @@ func Of(err error) *Problem {
 		return &Problem{Status: http.StatusBadRequest, Code: "connection_test_failed", Message: "The provider has refused the credential (status " + strconv.Itoa(verify.Status) + "). Nothing was stored.", Action: "fix_request"}
 	case errors.As(err, &token):
 		return ofToken(token)
+	case errors.As(err, &lookup):
+		return &Problem{Status: http.StatusBadGateway, Code: "lookup_failed", Message: "The provider has accepted the credential, but did not tell what is needed to use it (" + lookup.Error() + "). Nothing was stored.", Retryable: true, Action: "retry"}
 	case errors.As(err, &body):
 		p := &Problem{Status: http.StatusBadRequest, Code: "unsuitable_body", Message: "The request can't be given its credential: " + body.Reason + ".", Action: "fix_request"}
 		if body.TooLarge {

@@ -299,22 +299,34 @@ func parseTime(s string, now time.Time) (time.Time, bool) {
 // 4.1.4). The signature isn't checked: the token came over TLS from its issuer,
 // and the claim only says when to ask for the next one.
 func jwtExpiry(token string) (time.Time, bool) {
+	exp, ok := jwtClaim(token, "exp")
+	if !ok {
+		return time.Time{}, false
+	}
+	return parseTime(exp, time.Time{})
+}
+
+// jwtClaim reads a claim that is a single value.
+func jwtClaim(token, name string) (string, bool) {
 	_, rest, ok := strings.Cut(token, ".")
 	payload, _, ok2 := strings.Cut(rest, ".")
 	if !ok || !ok2 {
-		return time.Time{}, false
+		return "", false
 	}
-	data, err := base64.RawURLEncoding.DecodeString(payload)
+	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(payload, "="))
 	if err != nil {
-		return time.Time{}, false
+		return "", false
 	}
-	var claims struct {
-		Exp json.Number `json:"exp"`
+	doc, err := parseDocument(data, asJSON)
+	if err != nil {
+		return "", false
 	}
-	if json.Unmarshal(data, &claims) != nil || claims.Exp == "" {
-		return time.Time{}, false
+	claims, ok := doc.root.(map[string]any)
+	if !ok {
+		return "", false
 	}
-	return parseTime(claims.Exp.String(), time.Time{})
+	v, ok := scalarText(claims[name])
+	return v, ok && v != ""
 }
 
 // usableToken tells whether a token can be put into a header as it is:

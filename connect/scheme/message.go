@@ -158,9 +158,30 @@ func addTo(u *url.URL, values url.Values) {
 	u.RawQuery = q.Encode()
 }
 
+// payloadOf returns the body of a request of build's, which stays to be sent.
+func payloadOf(r *http.Request) ([]byte, error) {
+	if r.GetBody == nil {
+		return nil, nil
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, fmt.Errorf("reading a request: %w", err)
+	}
+	return io.ReadAll(body)
+}
+
 // fetch sends a request and reads the answer. Whatever isn't a success with
 // something readable in it is a *TokenError.
 func (b base) fetch(req *http.Request, g Grant, whole bool) (document, error) {
+	return b.read(req, g, whole, asJSON)
+}
+
+// fetchForm is fetch for answers that are forms, whatever they are called.
+func (b base) fetchForm(req *http.Request, g Grant) (document, error) {
+	return b.read(req, g, false, asForm)
+}
+
+func (b base) read(req *http.Request, g Grant, whole bool, usual syntax) (document, error) {
 	res, err := b.clientFor(g).Do(req)
 	if err != nil {
 		return document{}, unreachable(err)
@@ -173,7 +194,7 @@ func (b base) fetch(req *http.Request, g Grant, whole bool) (document, error) {
 	if len(body) > maxAnswer {
 		return document{}, &TokenError{Class: Transient, Code: "too_large", Status: res.StatusCode, Description: "the provider's answer is larger than 1 MiB"}
 	}
-	as := syntaxOf(res.Header.Get("Content-Type"))
+	as := max(syntaxOf(res.Header.Get("Content-Type")), usual)
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return document{}, failure(res, body, as)
 	}

@@ -22,8 +22,8 @@ func newOAuth2(b base) (Scheme, error) {
 	if p.Authorize == nil || p.Token == nil {
 		return nil, fmt.Errorf("provider %s: authorize and token are needed for %s", p.ID, p.Mode)
 	}
-	if b.app.ClientID == "" {
-		return nil, fmt.Errorf("client_id is missing: register an app with %s and set its client_id and client_secret", p.DisplayName)
+	if err := b.needsClient(); err != nil {
+		return nil, err
 	}
 	if p.Authorize.Mode != "" || p.Authorize.CodeWebhookPath != "" {
 		return nil, &UnsupportedError{Provider: p.ID, Feature: "authorize.mode " + p.Authorize.Mode}
@@ -47,21 +47,33 @@ func (b base) Prepare(answers map[string]string) (map[string]string, error) {
 // AuthURL returns the authorization request.
 func (s oauth2Code) AuthURL(f Flow) (string, error) { return s.authURL(f) }
 
-// Exchange redeems the code that the callback has brought (RFC 6749 section
-// 4.1.3). A parameter that comes twice makes the callback invalid (section 3.1).
-func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (Grant, error) {
+// Check finds out whether the callback brings a code (RFC 6749 section 4.1.2). A
+// parameter that comes twice makes it invalid (section 3.1).
+func (s oauth2Code) Check(_ Flow, callback url.Values) error {
 	if err := refusedCallback(callback); err != nil {
+		return err
+	}
+	if callback.Get(s.codeParam()) == "" {
+		return &CallbackError{Code: "missing_code"}
+	}
+	return nil
+}
+
+func (s oauth2Code) codeParam() string {
+	if p := s.provider.Authorize.CodeParam; p != "" {
+		return p
+	}
+	return "code"
+}
+
+// Exchange redeems the code that the callback has brought (RFC 6749 section
+// 4.1.3).
+func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (Grant, error) {
+	if err := s.Check(f, callback); err != nil {
 		return Grant{}, err
 	}
 	a := s.provider.Authorize
-	codeParam := "code"
-	if a.CodeParam != "" {
-		codeParam = a.CodeParam
-	}
-	code := callback.Get(codeParam)
-	if code == "" {
-		return Grant{}, &CallbackError{Code: "missing_code"}
-	}
+	code := callback.Get(s.codeParam())
 	if a.CodeIsURLEncoded {
 		if decoded, err := url.QueryUnescape(code); err == nil {
 			code = decoded
@@ -178,7 +190,7 @@ func (s oauth2Code) Renew(ctx context.Context, g Grant) (Grant, error) {
 	if r := s.provider.Refresh; r != nil && r.EachRoot {
 		s.renewRoots(ctx, g, &fresh)
 	}
-	return s.known(ctx, fresh), nil
+	return s.renewExtra(ctx, s.known(ctx, fresh)), nil
 }
 
 func (s oauth2Code) renewOnce(ctx context.Context, g Grant, mode string) (Grant, error) {

@@ -47,6 +47,9 @@ type Scheme interface {
 	// Bind makes a grant ready for use: once for each version of a credential,
 	// so that a request costs next to nothing.
 	Bind(g Grant) (*Binding, error)
+	// Derive asks the provider what else there is to know of a new grant's
+	// account: its id, or where its data is. Errors: *TokenError, *LookupError.
+	Derive(ctx context.Context, g Grant) (Grant, error)
 	// Verify asks the provider whether it takes the grant. It returns 0 if so,
 	// and else the status of the refusal; the error says why the provider
 	// could not be asked.
@@ -70,9 +73,21 @@ type Redirector interface {
 	Prepare(answers map[string]string) (map[string]string, error)
 	// AuthURL is where the browser is sent.
 	AuthURL(f Flow) (string, error)
-	// Exchange redeems the callback's code. Errors: *CallbackError,
-	// *TokenError.
+	// Check tells whether a callback brings something that can be redeemed. It
+	// asks nobody. Errors: *CallbackError.
+	Check(f Flow, callback url.Values) error
+	// Exchange redeems a callback that has passed Check. Errors:
+	// *CallbackError, *TokenError.
 	Exchange(ctx context.Context, f Flow, callback url.Values) (Grant, error)
+}
+
+// A Departer is a Redirector that has to ask the provider something before the
+// user is sent there.
+type Departer interface {
+	Redirector
+	// Depart returns what has to be in Flow.Kept for all that follows. It may
+	// be secret. Errors: *TokenError, *DiscoveryError.
+	Depart(ctx context.Context, f Flow) (Secret, error)
 }
 
 // A Renewer can replace a credential that has ended.
@@ -87,8 +102,10 @@ type Flow struct {
 	Verifier    Secret // PKCE code verifier, RFC 7636 section 4.1
 	RedirectURL string
 	Config      map[string]string
-	Scopes      []string          // instead of the integration's
-	Params      map[string]string // added to the authorization URL
+	// Kept is what Depart has returned, if the scheme is a Departer.
+	Kept   Secret
+	Scopes []string          // instead of the integration's
+	Params map[string]string // added to the authorization URL
 }
 
 // Format keeps the verifier out of print.
@@ -127,6 +144,10 @@ func For(p *catalog.Provider, app App, client *http.Client) (Scheme, error) {
 		return newTwoStep(b)
 	case catalog.ModeJWTBearer:
 		return newSelfSigned(b)
+	case catalog.ModeOAuth1:
+		return newOAuth1(b)
+	case catalog.ModeOAuth1TBA:
+		return newOAuth1TBA(b)
 	case catalog.ModeAWSSigV4:
 		return newAWSSigV4(b)
 	case catalog.ModeWSSE:
