@@ -86,7 +86,7 @@ type Redirector interface {
 type Departer interface {
 	Redirector
 	// Depart returns what has to be in Flow.Kept for all that follows. It may
-	// be secret. Errors: *TokenError, *DiscoveryError.
+	// be secret. Errors: *TokenError.
 	Depart(ctx context.Context, f Flow) (Secret, error)
 }
 
@@ -144,6 +144,8 @@ func For(p *catalog.Provider, app App, client *http.Client) (Scheme, error) {
 		return newTwoStep(b)
 	case catalog.ModeJWTBearer:
 		return newSelfSigned(b)
+	case catalog.ModeMCPOAuth2, catalog.ModeMCPDiscovery:
+		return newMCP(b)
 	case catalog.ModeOAuth1:
 		return newOAuth1(b)
 	case catalog.ModeOAuth1TBA:
