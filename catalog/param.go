@@ -131,8 +131,7 @@ func (p Param) fill(e *Env, lenient bool) (any, error) {
 	}
 	m, err := p.pairs.fill(e, lenient)
 	if err == nil && len(m) == 0 && len(p.pairs) > 0 {
-		// Whatever must be there has been missed before this.
-		return nil, fmt.Errorf("nothing in it resolves: %w", &MissingError{Optional: true})
+		return nil, errNothing
 	}
 	return m, err
 }

@@ -38,7 +38,11 @@ func (b base) derive(ctx context.Context, g Grant, bind func(Grant) (*Binding, e
 			_ = b.extraToken(ctx, d, &g)
 			continue
 		}
-		if err := b.lookUp(ctx, d, &g, bind); err != nil && !d.Optional {
+		var missing *catalog.MissingError
+		switch err := b.lookUp(ctx, d, &g, bind); {
+		case err == nil, d.Optional:
+		case errors.As(err, &missing) && missing.Optional: // made of a field that was rightly left empty
+		default:
 			return Grant{}, err
 		}
 	}

@@ -171,6 +171,9 @@ func (e *each) inject(r *http.Request, h *held) error {
 	var out []byte
 	switch {
 	case kind == "application/x-www-form-urlencoded":
+		if slices.ContainsFunc(e.body, func(p catalog.Pair) bool { return p.Value.Pairs() != nil }) {
+			return &BodyError{Reason: "the provider wants the credential inside a body in JSON, not in a form"}
+		}
 		add, err := e.body.FormPresent(env)
 		if err != nil {
 			return err
@@ -251,12 +254,11 @@ func requestValues(r *http.Request, body *held) lookup {
 // canonicalParams are a request's parameters, sorted by key and encoded as RFC
 // 3986 says: those of the body for POST, PUT and PATCH, else of the query.
 func canonicalParams(r *http.Request, body *held) string {
-	raw := r.URL.RawQuery
+	values, err := url.ParseQuery(r.URL.RawQuery)
 	switch r.Method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
-		raw = string(body.get())
+		values, err = bodyParams(r, body.get())
 	}
-	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return ""
 	}
@@ -269,6 +271,27 @@ func canonicalParams(r *http.Request, body *held) string {
 		}
 	}
 	return strings.Join(pairs, "&")
+}
+
+// bodyParams are those of a form, or the members of a JSON object that have a
+// single value.
+func bodyParams(r *http.Request, body []byte) (url.Values, error) {
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if kind != "application/json" {
+		return url.ParseQuery(string(body))
+	}
+	doc, err := parseDocument(body, asJSON)
+	if err != nil {
+		return nil, err
+	}
+	members, _ := doc.root.(map[string]any)
+	values := make(url.Values, len(members))
+	for name, v := range members {
+		if text, ok := scalarText(v); ok {
+			values.Set(name, text)
+		}
+	}
+	return values, nil
 }
 
 // percentEncode encodes all but the unreserved characters (RFC 3986 section

@@ -202,6 +202,9 @@ func (s oauth2Code) renewOnce(ctx context.Context, g Grant, mode string) (Grant,
 	if mode == catalog.RefreshByToken {
 		_, err = c.TokenSource(call.context(ctx), &oauth2.Token{RefreshToken: g.RefreshToken.Reveal()}).Token()
 	} else {
+		if mode == catalog.RefreshExchangesAccess && call.token.ClientAuth == "none" {
+			c.ClientID = "" // the access token is all that proves anything
+		}
 		cc := clientcredentials.Config{ClientID: c.ClientID, ClientSecret: c.ClientSecret, TokenURL: c.Endpoint.TokenURL, AuthStyle: c.Endpoint.AuthStyle}
 		_, err = cc.Token(call.context(ctx))
 	}

@@ -205,12 +205,6 @@ func TestForSaysWhatIsMissing(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, mode := range []string{"github_app"} {
-		var unsupported *UnsupportedError
-		if _, err := For(provider(t, base, "auth_scheme: "+mode+"\n"+request), App{}, client()); !errors.As(err, &unsupported) || unsupported.Provider != "test" {
-			t.Errorf("%s: %v", mode, err)
-		}
-	}
 }
 
 func TestS91RefusedAddressIsTheOperatorsToOpen(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/keycaddy/keycaddy/catalog"
@@ -144,6 +145,8 @@ func For(p *catalog.Provider, app App, client *http.Client) (Scheme, error) {
 		return newTwoStep(b)
 	case catalog.ModeJWTBearer:
 		return newSelfSigned(b)
+	case catalog.ModeMCPOAuth2, catalog.ModeMCPDiscovery:
+		return newMCP(b)
 	case catalog.ModeOAuth1:
 		return newOAuth1(b)
 	case catalog.ModeOAuth1TBA:
@@ -152,9 +155,19 @@ func For(p *catalog.Provider, app App, client *http.Client) (Scheme, error) {
 		return newAWSSigV4(b)
 	case catalog.ModeWSSE:
 		return newWSSE(b)
+	case catalog.ModeGitHubApp:
+		return newInstall(b)
+	case catalog.ModeGitHubAppOAuth:
+		return newGitHubAppOAuth(b)
 	case catalog.ModeAPIKey:
+		if p.HasFlag("placement_from_app_fields") {
+			return newPlaced(b)
+		}
 		return apiKey{b}, nil
 	case catalog.ModeBasic:
+		if p.Authorize != nil {
+			return newInstall(b)
+		}
 		return basic{b}, nil
 	case catalog.ModeNone:
 		return none{b}, nil
@@ -167,6 +180,9 @@ func checkApp(p *catalog.Provider, app App) error {
 	for i := range p.AppFields {
 		f := &p.AppFields[i]
 		known[f.Name] = true
+		if !visible(f, p.AppFields, app.Fields) {
+			continue
+		}
 		if err := f.Check(app.Fields[f.Name]); err != nil {
 			return fmt.Errorf("%s of provider %s: %w", f.Name, p.ID, err)
 		}
@@ -177,6 +193,27 @@ func checkApp(p *catalog.Provider, app App) error {
 		}
 	}
 	return nil
+}
+
+// visible tells whether a field is asked for, given the answers to the others.
+func visible(f *catalog.Field, among []catalog.Field, answers map[string]string) bool {
+	w := f.VisibleWhen
+	if w == nil {
+		return true
+	}
+	for i := range among {
+		other := &among[i]
+		if other.Name != w.Field {
+			continue
+		}
+		v := answers[other.Name]
+		if v == "" {
+			v = other.Default
+		}
+		rest := slices.Concat(among[:i], among[i+1:])
+		return v == w.Equals && visible(other, rest, answers) // one that isn't shown has no answer
+	}
+	return false
 }
 
 // base is what all schemes share: the entry's templates, filled.
@@ -213,6 +250,9 @@ func (b base) answers(fields []catalog.Field, in map[string]string, bad FieldErr
 		v := in[f.Name]
 		if !f.Asked() {
 			v = ""
+		}
+		if !visible(f, fields, in) {
+			continue
 		}
 		if !f.Secret {
 			v = strings.TrimSpace(v)

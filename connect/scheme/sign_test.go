@@ -242,7 +242,7 @@ func TestVerifySignsForTheServiceItAsks(t *testing.T) {
 
 const roleEntry = `
 auth_scheme: aws_sigv4
-sign_request: {kind: aws_sigv4, region: '{conn.region}', service: '{conn.service}', credentials: assume_role, role_arn: '{cred.role_arn}'}
+sign_request: {kind: aws_sigv4, region: ['{conn.region}', '{app.default_region}'], service: '{conn.service}', credentials: assume_role, role_arn: '{cred.role_arn}'}
 app_fields:
   - {name: service, required: true}
   - {name: default_region}
@@ -255,7 +255,7 @@ app_fields:
   - {name: sts_api_key, secret: true}
 conn_fields: [{name: region}, {name: service, automatic: true, source: operator}]
 cred_fields: [{name: role_arn, required: true}]
-request: {base_url: 'https://{conn.service}.{conn.region}.amazonaws.com'}
+request: {base_url: ['https://{conn.service}.{conn.region}.amazonaws.com', 'https://{conn.service}.{app.default_region}.amazonaws.com']}
 `
 
 const roleARN = "arn:aws:iam::123456789012:role/reader"
@@ -265,7 +265,7 @@ func TestRoleIsAssumedAndRenewed(t *testing.T) {
 	e.answer = func(w http.ResponseWriter, r *http.Request) {
 		_, body, n := e.last(t)
 		form, _ := url.ParseQuery(body)
-		if err := checkSigV4(r, []byte(body), clientSecret); err != nil || r.Host != "sts.eu-west-1.amazonaws.com" || form.Get("Action") != "AssumeRole" || form.Get("RoleArn") != roleARN {
+		if err := checkSigV4(r, []byte(body), clientSecret); err != nil || r.Host != "sts.amazonaws.com" || form.Get("Action") != "AssumeRole" || form.Get("RoleArn") != roleARN {
 			t.Errorf("%s %v: %v", r.Host, form, err)
 		}
 		say(200, fmt.Sprintf(`<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials><AccessKeyId>ASIA%d</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,

@@ -79,7 +79,7 @@ func (s assumedRole) Renew(ctx context.Context, g Grant) (Grant, error) { return
 
 // Bind also says that the grant can be renewed.
 func (s assumedRole) Bind(g Grant) (*Binding, error) {
-	b, err := s.awsSigV4.Bind(s.withRegion(g))
+	b, err := s.awsSigV4.Bind(g)
 	if err != nil {
 		return nil, err
 	}
@@ -87,24 +87,8 @@ func (s assumedRole) Bind(g Grant) (*Binding, error) {
 	return b, nil
 }
 
-// withRegion takes the operator's region if the connection has none.
-func (s assumedRole) withRegion(g Grant) Grant {
-	if g.Config["region"] != "" || s.field("default_region") == "" {
-		return g
-	}
-	config := map[string]string{"region": s.field("default_region")}
-	for k, v := range g.Config {
-		if v != "" {
-			config[k] = v
-		}
-	}
-	g.Config = config
-	return g
-}
-
 // assume fetches keys of the role.
 func (s assumedRole) assume(ctx context.Context, g Grant) (Grant, error) {
-	g = s.withRegion(g)
 	role, err := s.provider.SignRequest.RoleARN.Fill(s.env(g, nil))
 	if err != nil {
 		return Grant{}, fmt.Errorf("role of provider %s: %w", s.provider.ID, err)
@@ -142,24 +126,26 @@ func (s assumedRole) assume(ctx context.Context, g Grant) (Grant, error) {
 var regionForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
 // awsSTS is a request for AWS STS (API version 2011-06-15), which is asked in
-// the connection's region and partition.
+// the connection's region and partition, or at its global endpoint.
 func (s assumedRole) awsSTS(ctx context.Context, role, region string) (*http.Request, error) {
 	form := url.Values{
 		"Action": {"AssumeRole"}, "Version": {"2011-06-15"}, "RoleArn": {role}, "RoleSessionName": {roleSession},
 		"DurationSeconds": {fmt.Sprint(int(roleDuration / time.Second))},
 	}
+	host := "sts.amazonaws.com"
 	if region == "" {
 		region = "us-east-1"
+	} else {
+		host = "sts." + region + ".amazonaws.com"
 	}
 	if !regionForm.MatchString(region) {
 		return nil, FieldErrors{"region": "is not a region of AWS, such as eu-west-1"}
 	}
-	suffix := ".amazonaws.com"
 	if strings.HasPrefix(role, "arn:aws-cn:") {
-		suffix = ".amazonaws.com.cn"
+		host += ".cn"
 	}
 	body := form.Encode()
-	u := &url.URL{Scheme: "https", Host: "sts." + region + suffix, Path: "/"}
+	u := &url.URL{Scheme: "https", Host: host, Path: "/"}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("asking AWS STS: %w", err)
