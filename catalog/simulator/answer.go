@@ -129,13 +129,6 @@ func (v *Vendor) lastAnswer(w http.ResponseWriter, x *exchange, g *grant, renewa
 // capture puts the connection fields that the client reads out of the answer
 // where it looks for them.
 func (v *Vendor) capture(doc map[string]any, r *catalog.TokenResponse, renewal bool) {
-	captured := r.Capture
-	if renewal {
-		captured = r.CaptureOnRefresh
-	}
-	for field, path := range captured {
-		put(doc, path, v.tell(field))
-	}
 	for i := range v.facts.Derive {
 		d := &v.facts.Derive[i]
 		if !d.FromTokenResponse || renewal {
@@ -152,6 +145,17 @@ func (v *Vendor) capture(doc map[string]any, r *catalog.TokenResponse, renewal b
 			}
 			put(doc, path, disguise(d.Transform, v.tell(field)))
 		}
+	}
+	captured := r.Capture
+	if renewal {
+		captured = r.CaptureOnRefresh
+	}
+	for field, path := range captured {
+		if have, ok := at(doc, path).(string); ok {
+			v.told[field] = have
+			continue
+		}
+		put(doc, path, v.tell(field))
 	}
 }
 
