@@ -291,20 +291,12 @@ func (x *exchange) ofRequest(name string) (string, bool) {
 	return "", false
 }
 
-// bodyParams are a body's parameters as a query: a form's, or the members of a
-// JSON object.
+// bodyParams are the parameters of a form; other bodies have none.
 func (x *exchange) bodyParams() string {
 	if mediaType(x.r.Header.Get("Content-Type")) == mediaTypes["form"] {
 		return string(x.body)
 	}
-	m, q := map[string]any{}, url.Values{}
-	if decodeJSON(x.body, &m) != nil {
-		return ""
-	}
-	for k, s := range m {
-		q.Set(k, fmt.Sprint(s))
-	}
-	return q.Encode()
+	return ""
 }
 
 // canonicalParams sorts parameters and encodes them as RFC 3986 says.
@@ -382,7 +374,7 @@ func (v *Vendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		} else {
 			faults = e.check(&attempt)
 		}
-		if best == nil || len(faults) < len(least) || best.prefix && !e.prefix {
+		if best == nil || weight(faults) < weight(least) || best.prefix && !e.prefix {
 			best, least = e, faults
 			*x = attempt
 		}
@@ -400,6 +392,17 @@ func (v *Vendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		best.respond(w, x)
 	}
+}
+
+// notMeant is what is wrong with a request that can't have been meant for the
+// endpoint. Another one's faults say more.
+const notMeant = "this is not the time for it"
+
+func weight(faults []string) int {
+	if slices.Contains(faults, notMeant) {
+		return 1000
+	}
+	return len(faults)
 }
 
 // at tells whether an address is the endpoint's.
