@@ -111,9 +111,6 @@ func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path
 	if err != nil {
 		return nil, fmt.Errorf("verify request of provider %s: %w", b.provider.ID, err)
 	}
-	// What is usual; the entry's own headers take its place.
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "keycaddy")
 	if len(v.Body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -124,7 +121,17 @@ func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path
 	for name, value := range headers {
 		req.Header.Set(name, value)
 	}
-	return req, binding.apply(req, body)
+	if err := binding.apply(req, body); err != nil {
+		return nil, err
+	}
+	// What is usual goes where neither the entry's verify request nor its
+	// request block says anything. (No signature is over these.)
+	for name, usual := range map[string]string{"Accept": "application/json", "User-Agent": "keycaddy"} {
+		if req.Header.Get(name) == "" {
+			req.Header.Set(name, usual)
+		}
+	}
+	return req, nil
 }
 
 // accepts tells whether an answer is what the entry expects; any 2xx if it
