@@ -220,7 +220,7 @@ func (v *Vendor) verifyEndpoint(i int) *endpoint {
 			case !ver.BodyRaw.IsZero():
 				d = &demand{encoding: "raw", raw: source(ver.BodyRaw), headers: sources(ver.Headers)}
 			case len(ver.Body) > 0:
-				d = &demand{encoding: "json", params: v.facts.tree("verify", "body"), headers: sources(ver.Headers)}
+				d = &demand{encoding: "json", params: plain(v.facts.tree("verify", "body")), headers: sources(ver.Headers)}
 			}
 			if len(v.facts.Request.Body) > 0 && len(ver.Body) == 0 {
 				return out
