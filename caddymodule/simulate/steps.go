@@ -44,7 +44,7 @@ func (r *run) arrive() error {
 }
 
 func (r *run) arrives(method, path, query, body, contentType string) error {
-	if contentType == formType && r.signs("req.body") || contentType == jsonType && r.signs("req.canonical_params") {
+	if contentType == formType && (r.signs("req.body") || r.nests()) || contentType == jsonType && r.signs("req.canonical_params") {
 		return nil // the vendor's signature is over bodies of the other type
 	}
 	a, err := r.call(method, path, query, body, contentType)
@@ -58,6 +58,11 @@ const (
 	formType = "application/x-www-form-urlencoded"
 	jsonType = "application/json"
 )
+
+// nests tells whether what goes into bodies is more than a form can carry.
+func (r *run) nests() bool {
+	return slices.ContainsFunc(r.provider.Request.Body, func(p catalog.Pair) bool { return len(p.Value.Pairs()) > 0 })
+}
 
 // signs tells whether a header is made of a part of the request.
 func (r *run) signs(ref string) bool {

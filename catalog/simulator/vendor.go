@@ -41,6 +41,7 @@ type Vendor struct {
 	faults     []string
 	counts     Counts
 	answers    map[string]any // of look-ups, by address
+	otherwise  bool
 	session    *awsSession
 }
 
@@ -86,6 +87,13 @@ func (v *Vendor) Told() map[string]string {
 	}
 	return out
 }
+
+// Otherwise makes the vendor do differently what entries leave open: it keeps
+// refresh tokens where it could replace them, and says nothing of one that
+// stays; it fails optional requests; it tells when a token ends, and not how
+// long it lives; and it answers with the other kind of token where there are
+// two.
+func (v *Vendor) Otherwise() { v.otherwise = true }
 
 // Forbid makes every request a fault that holds the text: the caller's own key
 // must not reach a vendor.
