@@ -308,7 +308,11 @@ func (r *Refresher) join(ctx context.Context, id ID, e *entry, stale *Bound) (*B
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			select { // a call that is cut off by what its own renewal has brought is told of that
+			case <-f.done:
+			default:
+				return nil, context.Cause(ctx)
+			}
 		}
 		if f.outdated {
 			continue // what it has brought may be old already
@@ -371,7 +375,7 @@ func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
 		// The store is asked again on the next use: the connection may be
 		// made again, or its user may connect it anew, at any time.
 		if b := e.bound.Swap(nil); b != nil {
-			e.calls.cut(b.Connection.UID)
+			defer e.calls.cut(b.Connection.UID) // when those that wait have their answer
 		}
 		r.entries.CompareAndDelete(id, e)
 	case errors.Is(f.err, errMadeWay):

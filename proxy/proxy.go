@@ -208,7 +208,10 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 	if call.err == nil {
 		return nil
 	}
-	if context.Cause(ctx) == errCut {
+	// A call that has found out that its connection has ended is cut off with
+	// all others, and knows better why.
+	var reauth *connect.NeedsReauthError
+	if context.Cause(ctx) == errCut && !errors.As(call.err, &reauth) {
 		return errCut
 	}
 	if call.body != nil {

@@ -24,18 +24,24 @@ import (
 // publicURL is where the pages would be.
 const publicURL = "https://connect.keycaddy.example"
 
-// variant is one way to fill in an entry's form.
+// variant is one way in which a form is filled in and a vendor behaves.
 type variant struct {
-	name string
-	fill simulator.Fill
+	name      string
+	fill      simulator.Fill
+	otherwise bool
 }
 
 func variants(p *catalog.Provider) []variant {
-	out := []variant{{"filled in", simulator.Everything}}
+	out := []variant{{name: "filled in", fill: simulator.Everything}}
 	for _, list := range [][]catalog.Field{p.AppFields, p.ConnFields, p.CredFields} {
 		if slices.ContainsFunc(list, func(f catalog.Field) bool { return !f.Required && (f.Asked() || f.Source == "operator") }) {
-			return append(out, variant{"required only", simulator.Required})
+			out = append(out, variant{name: "required only", fill: simulator.Required})
+			break
 		}
+	}
+	if p.Refresh != nil && p.Refresh.Mode == catalog.RefreshByToken || p.TokenResponse != nil && p.TokenResponse.AlternateRoot != "" ||
+		slices.ContainsFunc(p.TokenSteps, func(s catalog.TokenStep) bool { return s.Optional }) {
+		out = append(out, variant{name: "otherwise", fill: simulator.Everything, otherwise: true})
 	}
 	return out
 }
@@ -75,6 +81,9 @@ func (w *world) variant(ctx context.Context, p, played *catalog.Provider, v vari
 func (r *run) prepare(p *catalog.Provider, v variant) error {
 	r.id = connect.ID{Integration: r.provider.ID, Connection: strings.ReplaceAll(v.name, " ", "-") + "-" + uuid.NewString()[:8]}
 	r.vendor.Forbid(r.key)
+	if v.otherwise {
+		r.vendor.Otherwise()
+	}
 	public, err := url.Parse(publicURL)
 	if err != nil {
 		return err

@@ -22,6 +22,12 @@ func (v *Vendor) firstAnswer(w http.ResponseWriter, x *exchange, g *grant) {
 		return
 	}
 	v.pending = g
+	if v.otherwise && v.facts.TokenSteps[0].Optional {
+		// The next request will fail, so that this answer is the one that counts.
+		v.known["step1.access_token"] = g.access
+		v.lastAnswer(w, x, g, false)
+		return
+	}
 	v.stepAnswer(w, 1)
 }
 
@@ -33,6 +39,14 @@ func (v *Vendor) nextAnswer(w http.ResponseWriter, x *exchange, step int) {
 	g := v.pending
 	v.pending = nil
 	v.lastAnswer(w, x, g, false)
+}
+
+// root is where the tokens are in the answer of a vendor that has two kinds.
+func (v *Vendor) root() string {
+	if r := v.facts.TokenResponse; v.otherwise && r != nil && r.AlternateRoot != "" {
+		return r.AlternateRoot + "."
+	}
+	return ""
 }
 
 // stepAnswer has a value at every path of it that the entry uses.
@@ -80,7 +94,8 @@ func (v *Vendor) lastAnswer(w http.ResponseWriter, x *exchange, g *grant, renewa
 		return
 	}
 	doc := map[string]any{}
-	put(doc, v.accessPath(), g.access)
+	root := v.root()
+	put(doc, root+v.accessPath(), g.access)
 	if renewal && v.facts.Refresh.KeepsAccessToken {
 		doc = map[string]any{}
 	}
@@ -89,7 +104,7 @@ func (v *Vendor) lastAnswer(w http.ResponseWriter, x *exchange, g *grant, renewa
 		if r.RefreshToken != "" {
 			path = r.RefreshToken
 		}
-		put(doc, path, g.refresh)
+		put(doc, root+path, g.refresh)
 	}
 	switch v.facts.Mode {
 	case catalog.ModeOAuth2Code, catalog.ModeClientCredentials, catalog.ModeMCPOAuth2, catalog.ModeMCPDiscovery:
@@ -129,13 +144,6 @@ func (v *Vendor) lastAnswer(w http.ResponseWriter, x *exchange, g *grant, renewa
 // capture puts the connection fields that the client reads out of the answer
 // where it looks for them.
 func (v *Vendor) capture(doc map[string]any, r *catalog.TokenResponse, renewal bool) {
-	captured := r.Capture
-	if renewal {
-		captured = r.CaptureOnRefresh
-	}
-	for field, path := range captured {
-		put(doc, path, v.tell(field))
-	}
 	for i := range v.facts.Derive {
 		d := &v.facts.Derive[i]
 		if !d.FromTokenResponse || renewal {
@@ -152,6 +160,17 @@ func (v *Vendor) capture(doc map[string]any, r *catalog.TokenResponse, renewal b
 			}
 			put(doc, path, disguise(d.Transform, v.tell(field)))
 		}
+	}
+	captured := r.Capture
+	if renewal {
+		captured = r.CaptureOnRefresh
+	}
+	for field, path := range captured {
+		if have, ok := at(doc, path).(string); ok {
+			v.told[field] = have
+			continue
+		}
+		put(doc, path, v.tell(field))
 	}
 }
 
@@ -220,7 +239,10 @@ func (v *Vendor) expire(doc map[string]any, g *grant, r *catalog.TokenResponse) 
 		if way%5 == 0 {
 			value = strconv.Itoa(seconds)
 		}
-		put(doc, path, value)
+		if v.otherwise && r.ExpiresIn == "" {
+			path, value = "expires_at", now.Add(life).Unix()
+		}
+		put(doc, v.root()+path, value)
 	default:
 		return
 	}

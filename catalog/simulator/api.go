@@ -101,10 +101,6 @@ func (v *Vendor) credentialed(x *exchange, own map[string]any, service string) [
 	if req == nil {
 		return nil
 	}
-	base, err := x.base()
-	if err != nil {
-		return []string{"the API's address: " + err.Error()}
-	}
 	headers := sources(req.Headers)
 	maps.Copy(headers, own)
 	for name, want := range headers {
@@ -124,7 +120,7 @@ func (v *Vendor) credentialed(x *exchange, own map[string]any, service string) [
 		out = append(out, "there is a body without a content type")
 	}
 	query := x.url.Query()
-	for name, values := range base.Query() {
+	for name, values := range x.fixedQuery(source(req.BaseURL), nil) {
 		if !slices.Equal(query[name], values) {
 			out = append(out, "the query's "+name+" of the API's address is missing")
 		}
@@ -224,7 +220,7 @@ func (v *Vendor) verifyEndpoint(i int) *endpoint {
 			case !ver.BodyRaw.IsZero():
 				d = &demand{encoding: "raw", raw: source(ver.BodyRaw), headers: sources(ver.Headers)}
 			case len(ver.Body) > 0:
-				d = &demand{encoding: "json", params: v.facts.tree("verify", "body"), headers: sources(ver.Headers)}
+				d = &demand{encoding: "json", params: plain(v.facts.tree("verify", "body")), headers: sources(ver.Headers)}
 			}
 			if len(v.facts.Request.Body) > 0 && len(ver.Body) == 0 {
 				return out

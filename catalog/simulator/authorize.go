@@ -178,7 +178,7 @@ func (v *Vendor) back(x *exchange, c *code) *url.URL {
 		q.Set("iss", issuerOf(x))
 	}
 	for field, param := range a.CaptureCallbackParams {
-		if field == "accounts_server" || v.facts.placeOf("conn."+field) == placeBase {
+		if v.facts.placeOf("conn."+field) == placeBase {
 			// An address, in the domain that the user has gone to.
 			v.told[field] = "https://" + x.url.Host
 		}

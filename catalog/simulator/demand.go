@@ -30,6 +30,7 @@ type demand struct {
 type (
 	exact    string              // this text
 	optional struct{ value any } // this value or none
+	list     []any               // this list, not alternatives
 	free     struct{}            // any value, or none
 )
 
@@ -229,6 +230,8 @@ func (x *exchange) one(want, got any, present, typed bool) error {
 		return same(w, got, present, typed)
 	case map[string]any:
 		return x.mapDiffers(w, got, present, typed)
+	case list:
+		return x.listDiffers(w, got, present, typed)
 	case []any:
 		if !isAlternatives(w) {
 			return x.listDiffers(w, got, present, typed)
@@ -301,16 +304,39 @@ func (x *exchange) listDiffers(want []any, got any, present, typed bool) error {
 		}
 		kept = append(kept, w)
 	}
-	list, _ := got.([]any)
-	if len(list) != len(kept) || !present && len(kept) > 0 {
-		return fmt.Errorf("has %d elements, not %d", len(list), len(kept))
+	items, _ := got.([]any)
+	if len(items) != len(kept) || !present && len(kept) > 0 {
+		return fmt.Errorf("has %d elements, not %d", len(items), len(kept))
 	}
 	for i, w := range kept {
-		if err := x.one(w, list[i], true, typed); err != nil {
+		if err := x.one(w, items[i], true, typed); err != nil {
 			return fmt.Errorf("element %d %w", i, err)
 		}
 	}
 	return nil
+}
+
+// plain marks the lists of a tree in which lists are lists.
+func plain(tree map[string]any) map[string]any {
+	out := make(map[string]any, len(tree))
+	for k, v := range tree {
+		switch v := v.(type) {
+		case map[string]any:
+			out[k] = plain(v)
+		case []any:
+			l := make(list, len(v))
+			for i, item := range v {
+				l[i] = item
+				if m, ok := item.(map[string]any); ok {
+					l[i] = plain(m)
+				}
+			}
+			out[k] = l
+		default:
+			out[k] = v
+		}
+	}
+	return out
 }
 
 // isAlternatives tells a list of alternative templates from a list of values.

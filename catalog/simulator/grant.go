@@ -90,7 +90,7 @@ func (v *Vendor) refreshable() bool {
 
 func (v *Vendor) rotates() bool {
 	r := v.facts.Refresh
-	return r.Rotates && (v.facts.TokenResponse == nil || v.facts.TokenResponse.RefreshToken != v.accessPath())
+	return !v.otherwise && r.Rotates && (v.facts.TokenResponse == nil || v.facts.TokenResponse.RefreshToken != v.accessPath())
 }
 
 // accessToken is opaque, unless the entry reads claims out of it. It has the

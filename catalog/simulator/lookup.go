@@ -31,7 +31,7 @@ func (v *Vendor) lookupEndpoint(i int) *endpoint {
 			default:
 				out = v.allowed(x, sources(c.Headers), "")
 			}
-			body := treeIn(treeIn(v.facts.item("derive", i), "request"), "body")
+			body := plain(treeIn(treeIn(v.facts.item("derive", i), "request"), "body"))
 			dm := &demand{encoding: "none", headers: map[string]any{}}
 			if len(c.Body.Tree) > 0 {
 				dm = &demand{encoding: "json", params: body, headers: map[string]any{}}

@@ -126,7 +126,7 @@ func (v *Vendor) discoveryEndpoints(x *exchange) []*endpoint {
 		name: "a call without a token", url: server, prefix: true,
 		check: func(x *exchange) []string {
 			if x.r.Header.Get("Authorization") != "" {
-				return []string{"it has one", "so it is not that"}
+				return []string{notMeant}
 			}
 			return nil
 		},

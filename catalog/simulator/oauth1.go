@@ -73,7 +73,7 @@ func (o *oauth1) unmet(x *exchange, consumer, secret, token, tokenSecret, method
 		return out
 	}
 	var seconds int64
-	if _, err := fmt.Sscan(o.params["oauth_timestamp"], &seconds); err != nil || time.Since(time.Unix(seconds, 0)).Abs() > 5*time.Minute {
+	if _, err := fmt.Sscan(o.params["oauth_timestamp"], &seconds); err != nil || x.now.Sub(time.Unix(seconds, 0)).Abs() > 5*time.Minute {
 		out = append(out, "oauth_timestamp is not the present")
 	}
 	nonce := o.params["oauth_nonce"]
@@ -133,7 +133,7 @@ func (o *oauth1) base(x *exchange) string {
 	if path == "" {
 		path = "/"
 	}
-	return strings.Join([]string{x.r.Method, percent("https://" + strings.ToLower(x.url.Host) + path), percent(strings.Join(joined, "&"))}, "&")
+	return strings.Join([]string{x.r.Method, percent(x.url.Scheme + "://" + strings.ToLower(x.url.Host) + path), percent(strings.Join(joined, "&"))}, "&")
 }
 
 func (v *Vendor) consumer(x *exchange) (id, secret string) {

@@ -29,11 +29,11 @@ func (v *Vendor) refreshEndpoint() *endpoint {
 			return []string{"the user has withdrawn the consent"}
 		}
 		if r.Mode == catalog.RefreshNone || r.Mode == catalog.RefreshReissue && r.URL.IsZero() {
-			return []string{"the vendor renews nothing here"}
+			return []string{notMeant}
 		}
 		old = v.newest()
 		if old == nil {
-			return []string{"there is nothing to renew yet"}
+			return []string{notMeant}
 		}
 		x.grant = old
 		var best []string
@@ -43,7 +43,7 @@ func (v *Vendor) refreshEndpoint() *endpoint {
 			attempt.scope = &scope{made: map[string]string{}, now: x.now}
 			attempt.scope.lookup, attempt.scope.assertion = attempt.value, attempt.assertion
 			faults := v.renewable(&attempt)
-			if best == nil || len(faults) < len(best) {
+			if best == nil || weight(faults) < weight(best) {
 				best, old = faults, v.grants[i]
 			}
 			if len(faults) == 0 {
@@ -72,7 +72,7 @@ func (v *Vendor) renewable(x *exchange) []string {
 	switch r.Mode {
 	case catalog.RefreshByToken:
 		if x.grant.refresh == "" {
-			return []string{"there is no refresh token"}
+			return []string{notMeant}
 		}
 		if x.grant.spent && v.rotates() {
 			out = append(out, "the refresh token was used before")

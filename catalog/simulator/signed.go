@@ -103,10 +103,7 @@ func (x *exchange) jwtHeader(header map[string]any) error {
 
 // claims checks the claims and the times (RFC 7519 section 4.1).
 func (x *exchange) claims(s *catalog.Signed, claims map[string]any) error {
-	want := maps.Clone(x.v.facts.tree("signed", "claims"))
-	if want == nil {
-		want = map[string]any{}
-	}
+	want := plain(x.v.facts.tree("signed", "claims"))
 	for _, name := range []string{"nbf", "jti"} {
 		if _, ok := want[name]; !ok {
 			want[name] = optional{free{}}

@@ -70,7 +70,7 @@ func checkSigV4(x *exchange, id, secret, token, region, service string) []string
 	expect("the service", m[4], service)
 	date := x.r.Header.Get("X-Amz-Date")
 	at, err := time.Parse("20060102T150405Z", date)
-	if err != nil || time.Since(at).Abs() > 5*time.Minute || !strings.HasPrefix(date, m[2]) {
+	if err != nil || x.now.Sub(at).Abs() > 5*time.Minute || !strings.HasPrefix(date, m[2]) {
 		out = append(out, "X-Amz-Date is not the present, or not the date of the credential")
 	}
 	expect("the session token", x.r.Header.Get("X-Amz-Security-Token"), token)

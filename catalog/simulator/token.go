@@ -128,6 +128,8 @@ func (v *Vendor) refuseToken(w http.ResponseWriter, x *exchange, faults []string
 	return false
 }
 
+const outOfOrder = "it is out of order"
+
 // tokenDemand is what the first token request has to look like.
 func (v *Vendor) tokenDemand(x *exchange) (*demand, []string) {
 	t := v.facts.Token
@@ -297,12 +299,21 @@ func (v *Vendor) stepEndpoint(i int) *endpoint {
 				return []string{"the requests before have not been made"}
 			}
 			raw := v.facts.item("token_steps", i)
+			if v.otherwise && s.Optional {
+				return []string{outOfOrder}
+			}
 			return x.unmet(&demand{
 				encoding: s.Body, params: treeIn(raw, "params"), query: treeIn(raw, "query"),
 				headers: sources(s.Headers), fixed: x.fixedQuery(source(s.URL), nil),
 			})
 		},
 		respond: func(w http.ResponseWriter, x *exchange) { v.nextAnswer(w, x, i+2) },
-		refuse:  v.refuseToken,
+		refuse: func(w http.ResponseWriter, x *exchange, faults []string) bool {
+			if slices.Equal(faults, []string{outOfOrder}) {
+				answer(w, http.StatusServiceUnavailable, map[string]any{"error": "simulated: " + outOfOrder})
+				return true
+			}
+			return v.refuseToken(w, x, faults)
+		},
 	}
 }

@@ -41,6 +41,7 @@ type Vendor struct {
 	faults     []string
 	counts     Counts
 	answers    map[string]any // of look-ups, by address
+	otherwise  bool
 	session    *awsSession
 }
 
@@ -86,6 +87,13 @@ func (v *Vendor) Told() map[string]string {
 	}
 	return out
 }
+
+// Otherwise makes the vendor do differently what entries leave open: it keeps
+// refresh tokens where it could replace them, and says nothing of one that
+// stays; it fails optional requests; it tells when a token ends, and not how
+// long it lives; and it answers with the other kind of token where there are
+// two.
+func (v *Vendor) Otherwise() { v.otherwise = true }
 
 // Forbid makes every request a fault that holds the text: the caller's own key
 // must not reach a vendor.
@@ -291,20 +299,12 @@ func (x *exchange) ofRequest(name string) (string, bool) {
 	return "", false
 }
 
-// bodyParams are a body's parameters as a query: a form's, or the members of a
-// JSON object.
+// bodyParams are the parameters of a form; other bodies have none.
 func (x *exchange) bodyParams() string {
 	if mediaType(x.r.Header.Get("Content-Type")) == mediaTypes["form"] {
 		return string(x.body)
 	}
-	m, q := map[string]any{}, url.Values{}
-	if decodeJSON(x.body, &m) != nil {
-		return ""
-	}
-	for k, s := range m {
-		q.Set(k, fmt.Sprint(s))
-	}
-	return q.Encode()
+	return ""
 }
 
 // canonicalParams sorts parameters and encodes them as RFC 3986 says.
@@ -382,7 +382,7 @@ func (v *Vendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		} else {
 			faults = e.check(&attempt)
 		}
-		if best == nil || len(faults) < len(least) || best.prefix && !e.prefix {
+		if best == nil || weight(faults) < weight(least) || best.prefix && !e.prefix {
 			best, least = e, faults
 			*x = attempt
 		}
@@ -400,6 +400,17 @@ func (v *Vendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		best.respond(w, x)
 	}
+}
+
+// notMeant is what is wrong with a request that can't have been meant for the
+// endpoint. Another one's faults say more.
+const notMeant = "this is not the time for it"
+
+func weight(faults []string) int {
+	if slices.Contains(faults, notMeant) {
+		return 1000
+	}
+	return len(faults)
 }
 
 // at tells whether an address is the endpoint's.

@@ -26,7 +26,7 @@ func (v *Vendor) wsseUnmet(x *exchange) []string {
 		out = append(out, "the user is "+quote(m[1])+", not "+quote(user))
 	}
 	at, err := time.Parse(time.RFC3339, m[4])
-	if err != nil || time.Since(at).Abs() > 5*time.Minute {
+	if err != nil || x.now.Sub(at).Abs() > 5*time.Minute {
 		out = append(out, "Created is not the present")
 	}
 	if other, used := v.spent["wsse "+m[3]]; len(m[3]) < 16 || used && other != x.r {
