@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,6 +61,14 @@ type Proxy struct {
 	// that aren't compressed. Default: off
 	Redact string `json:"redact,omitempty"`
 
+	// How often a call is sent again if the provider answers that it is too busy
+	// (429, 5xx, or what its catalog entry says), or can't be reached. It holds
+	// for calls that may be repeated: GET, HEAD, OPTIONS, PUT, DELETE, and those
+	// with an `Idempotency-Key`. A call's own header `Retries` comes first, and
+	// holds for every method. Waits are the provider's, and a minute in all at
+	// the most. Default: 0
+	Retries int `json:"retries,omitempty"`
+
 	// How providers are connected to: one of Caddy's transports.
 	// Default: http
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
@@ -96,6 +105,9 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.Retries < 0 || p.Retries > proxy.MaxRetries {
+		return fmt.Errorf("retries: %d is not between 0 and %d", p.Retries, proxy.MaxRetries)
+	}
 	answers, err := proxy.Passing(p.PassHeaders)
 	if err != nil {
 		return fmt.Errorf("pass_headers: %w", err)
@@ -113,6 +125,7 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 		Paths:         proxy.Paths{EncodedSlash: p.AllowEncodedSlash},
 		Answers:       answers,
 		Redaction:     redaction,
+		Retries:       p.Retries,
 		FlushInterval: time.Duration(p.FlushInterval),
 		Logger:        p.logger,
 	}
@@ -158,7 +171,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Ha
 	if err != nil {
 		return answer(w, r, p.logger, err)
 	}
-	call, err := proxy.Resolve(r, run.keys, run.setup, run.refresher)
+	call, err := p.proxy.Resolve(r, run.keys, run.setup, run.refresher)
 	if err != nil {
 		return answer(w, r, p.logger, err)
 	}
@@ -192,6 +205,8 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 			return call.Caller, true
 		case "replayed":
 			return call.Replayed, true
+		case "retries":
+			return call.Retries, true
 		case "echoed":
 			return call.Echoed.Load(), true
 		}
@@ -207,6 +222,7 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 //	    allow_encoded_slash
 //	    pass_headers        <name>...
 //	    redact              off|alert|redact|block
+//	    retries             <number>
 //	    transport           <name> { ... }
 //	}
 func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -262,6 +278,17 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if _, err := proxy.ParseRedaction(p.Redact); err != nil {
 				return d.Errf("redact: %v", err)
 			}
+			continue
+		case "retries":
+			var number string
+			if err := oneArg(d, &number); err != nil {
+				return err
+			}
+			n, err := strconv.Atoi(number)
+			if err != nil {
+				return d.Errf("retries: %q is not a number", number)
+			}
+			p.Retries = n
 			continue
 		case "transport":
 			if !d.NextArg() {

@@ -95,7 +95,7 @@ func BenchmarkCall(b *testing.B) {
 	for name, serve := range map[string]func(w http.ResponseWriter, r *http.Request) error{
 		"stock": func(w http.ResponseWriter, r *http.Request) error { stock.ServeHTTP(w, r); return nil },
 		"keycaddy": func(w http.ResponseWriter, r *http.Request) error {
-			call, err := Resolve(r, testKeys, setup, credentials{g.new})
+			call, err := g.proxy.Resolve(r, testKeys, setup, credentials{g.new})
 			if err != nil {
 				return err
 			}

@@ -214,6 +214,10 @@ func TestResolve(t *testing.T) {
 		"long connection":    {"GET", key, header{HeaderConnection: {long}, HeaderIntegration: {"test"}}, 400, "invalid_headers", []string{"connection-id"}},
 		"long integration":   {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {long}}, 400, "invalid_headers", []string{"provider-config-key"}},
 		"another base":       {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Base-Url-Override": {"https://evil.example"}}, 400, "base_url_override_disabled", nil},
+		"retries":            {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Retries": {"3"}, "Retry-On": {"500, 503"}}, 200, "", nil},
+		"no retries":         {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Retries": {"0"}}, 200, "", nil},
+		"bad retries":        {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Retries": {"many"}, "Retry-On": {"5xx"}}, 400, "invalid_headers", []string{"retries", "retry-on"}},
+		"negative retries":   {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Retries": {"-1"}}, 400, "invalid_headers", []string{"retries"}},
 		"no such integraton": {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"nope"}}, 404, "unknown_provider_config", nil},
 		"no such connection": {"GET", key, header{HeaderConnection: {"c2"}, HeaderIntegration: {"test"}}, 404, "unknown_connection", nil},
 	} {
@@ -222,7 +226,7 @@ func TestResolve(t *testing.T) {
 		if c.key != "" {
 			r.Header.Set("Authorization", "Bearer "+c.key)
 		}
-		call, err := Resolve(r, testKeys, setup, credentials{auth})
+		call, err := new(Proxy).Resolve(r, testKeys, setup, credentials{auth})
 		if c.status == 200 {
 			if err != nil || call.Caller != "k" || call.Auth != auth || call.ID.Integration != "test" {
 				t.Errorf("%s: %+v, %v", name, call, err)

@@ -34,15 +34,19 @@ type Call struct {
 	Auth   *connect.Bound
 	// Replayed tells that the request was sent a second time.
 	Replayed bool
+	// Retries is how often it was sent again because the provider was too busy
+	// or could not be reached.
+	Retries int
 	// Echoed tells that the answer had the credential in it.
 	Echoed atomic.Bool
 
-	ctx     context.Context // of the caller's request
-	renewer Renewer
-	target  url.URL
-	body    *stream // nil: the body is held, or there is none
-	early   earlyWriter
-	err     error
+	ctx      context.Context // of the caller's request
+	renewer  Renewer
+	retrying *retrying // nil: the call isn't sent again
+	target   url.URL
+	body     *stream // nil: the body is held, or there is none
+	early    earlyWriter
+	err      error
 	// attached is what ends the call if its connection is removed or disabled.
 	attached connect.Call
 }
@@ -89,6 +93,9 @@ type Proxy struct {
 	Paths        Paths
 	Answers      Answers
 	Redaction    Redaction
+	// Retries is how often a call that may be repeated is sent again when the
+	// provider is too busy or can't be reached, unless the call says otherwise.
+	Retries int
 	// FlushInterval is how often an answer is flushed while it is copied;
 	// below zero: after every write. Event streams and answers of unknown
 	// length are always flushed at once.
@@ -121,7 +128,7 @@ func (p *Proxy) Provision() {
 
 // Resolve finds out who calls whom. Errors: *connect.AuthError,
 // *problem.Problem, and those of Credentials.Current.
-func Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Credentials) (*Call, error) {
+func (p *Proxy) Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Credentials) (*Call, error) {
 	key, err := keys.Check(r.Header.Get("Authorization"))
 	if err != nil {
 		return nil, err
@@ -136,14 +143,22 @@ func Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Cre
 	if !key.Allows(id.Integration) {
 		return nil, &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is not for the integration.", Action: "fix_request"}
 	}
-	if _, err := setup.Integration(id.Integration); err != nil {
+	in, err := setup.Integration(id.Integration)
+	if err != nil {
 		return nil, err
+	}
+	again, err := asksForRetries(r.Header, p.Retries)
+	if err != nil {
+		return nil, err
+	}
+	if again != nil {
+		again.facts = in.Provider.Retry
 	}
 	auth, err := c.Current(r.Context(), id)
 	if err != nil {
 		return nil, err
 	}
-	return &Call{Caller: key.Name, ID: id, Auth: auth, renewer: c}, nil
+	return &Call{Caller: key.Name, ID: id, Auth: auth, renewer: c, retrying: again}, nil
 }
 
 // named reads which connection a request is for.

@@ -24,7 +24,9 @@ type Renewer interface {
 
 // Transport puts a connection's credential on a request and sends it. If the
 // provider says that the credential has ended, it is renewed once and the
-// request is sent once more, with the same method, headers and body.
+// request is sent once more, with the same method, headers and body. If the
+// provider is too busy or can't be reached, and the call is to be sent again for
+// that, so it is: see retrying.
 //
 // The credential is put on a copy: no log, placeholder or handler that has the
 // request can see it.
@@ -59,6 +61,20 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	for {
+		res, err := t.try(req, call, held)
+		if !call.retrying.again(req.Context(), req, held, res, err) {
+			return res, err
+		}
+		call.Retries++
+		if res != nil {
+			discard(res)
+		}
+	}
+}
+
+// try sends a request, and once more if its credential has ended.
+func (t *Transport) try(req *http.Request, call *Call, held body) (*http.Response, error) {
 	res, err := t.send(req, call.Auth, held)
 	if err != nil || !call.Auth.Expired(res) {
 		return res, err

@@ -296,7 +296,7 @@ func (r *run) call(method, path, query, body, contentType string) (answer, error
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	c, err := proxy.Resolve(req, r.keys, r.setup, r.connector.Refresher)
+	c, err := r.proxy.Resolve(req, r.keys, r.setup, r.connector.Refresher)
 	if err != nil {
 		return answer{}, err
 	}
