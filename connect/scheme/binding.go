@@ -1,6 +1,7 @@
 package scheme
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,10 @@ type Binding struct {
 	// Margin is how long before its end the provider wants the credential
 	// renewed; 0: it doesn't say.
 	Margin time.Duration
+
+	// Certificate is what the provider wants to see of the client when a
+	// connection to it is made; nil: nothing.
+	Certificate *tls.Certificate
 
 	expired []int // statuses besides 401 that say so
 	retry   *catalog.Retry
@@ -116,6 +121,9 @@ func (b base) bind(g Grant) (*Binding, error) {
 	slices.SortFunc(out.query, func(a, b param) int { return strings.Compare(a.name, b.name) })
 	if len(req.Body) > 0 {
 		out.perRequest(b, g).body = req.Body
+	}
+	if out.Certificate, err = b.certificate(g); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
