@@ -180,7 +180,7 @@ func (r *run) refused() error {
 	if _, redirects := in.Scheme.(scheme.Redirector); redirects {
 		return nil
 	}
-	asked := r.provider.Verify != nil || r.provider.Token != nil
+	asked := r.provider.Verify != nil && r.provider.Verify.BodySpecial == "" || r.provider.Token != nil
 	answers, changed, err := r.account.Mistyped(r.provider)
 	if err != nil || !asked || !changed {
 		return err
@@ -229,7 +229,7 @@ func (r *run) connect() error {
 			return err
 		}
 		conn = arrival.Connection
-	} else if r.provider.Verify != nil && r.vendor.Counts().Verified == 0 {
+	} else if ver := r.provider.Verify; ver != nil && ver.BodySpecial == "" && r.vendor.Counts().Verified == 0 {
 		return errors.New("the credential was not tried with the entry's verify request")
 	}
 	if conn.ID != r.id || conn.Status != connect.StatusActive {

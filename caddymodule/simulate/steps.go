@@ -105,6 +105,8 @@ func (r *run) renewable() bool {
 		return p.SignRequest.Credentials == "assume_role"
 	case r.selfSigned():
 		return true
+	case p.Refresh != nil && p.Refresh.Mode == catalog.RefreshReissue && p.Refresh.URL.IsZero() && r.provider.Authorize != nil && !p.Token.NoCode:
+		return false // repeating the token request takes another code
 	case p.Refresh != nil && p.Refresh.Mode != catalog.RefreshByToken:
 		return p.Refresh.Mode != catalog.RefreshNone
 	}
