@@ -110,7 +110,7 @@ func (v *Vendor) credentialed(x *exchange, own map[string]any, service string) [
 			delete(headers, name)
 		}
 	}
-	var out []string
+	out := x.certificateUnmet()
 	if _, declared := headers["authorization"]; !declared && (v.facts.SignRequest != nil || v.facts.HasFlag("placement_from_app_fields")) {
 		headers["authorization"] = free{} // looked at below
 	}
