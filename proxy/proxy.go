@@ -198,9 +198,10 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 	if err != nil {
 		return err
 	}
-	ctx, cut := context.WithCancelCause(r.Context())
-	defer cut(nil)
-	call.attached.Cut = func() { cut(errCut) }
+	caller := r.Context()
+	ctx, cut := context.WithCancel(caller)
+	defer cut()
+	call.attached.Cut = cut
 	if !call.Auth.Attach(&call.attached) {
 		return errCut
 	}
@@ -226,7 +227,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 	// A call that has found out that its connection has ended is cut off with
 	// all others, and knows better why.
 	var reauth *connect.NeedsReauthError
-	if context.Cause(ctx) == errCut && !errors.As(call.err, &reauth) {
+	if ctx.Err() != nil && caller.Err() == nil && !errors.As(call.err, &reauth) {
 		return errCut
 	}
 	if call.body != nil {
