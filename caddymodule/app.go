@@ -55,6 +55,10 @@ type App struct {
 	// built-in ones: one of the same id takes its place.
 	Catalog string `json:"catalog,omitempty"`
 
+	// A providers.yaml as Nango has it. Entries whose ids are not known here are
+	// added; `caddy keycaddy catalog nango` says what becomes of each.
+	CatalogNango string `json:"catalog_nango,omitempty"`
+
 	// Which addresses keycaddy may connect to beyond the public internet.
 	Egress Egress `json:"egress,omitzero"`
 
@@ -241,20 +245,45 @@ func (a *App) catalog(repl *caddy.Replacer) (*catalog.Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openCatalog(folder)
+	file, err := repl.ReplaceOrErr(a.CatalogNango, true, true)
+	if err != nil {
+		return nil, err
+	}
+	if file == "" {
+		return openCatalog(folder)
+	}
+	imported, remarks, err := readNango(file)
+	if err != nil {
+		return nil, err
+	}
+	cat, err := openCatalog(folder, imported...)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range remarks {
+		p, err := cat.Provider(r.ID)
+		switch {
+		case errors.Is(err, catalog.ErrUnknown):
+			a.logger.Warn("an entry was not taken", zap.String("file", file), zap.Int("line", r.Line), zap.String("provider", r.ID), zap.String("reason", r.Reason))
+		case err == nil && slices.Contains(imported, p):
+			a.logger.Warn("an entry was taken in part", zap.String("file", file), zap.Int("line", r.Line), zap.String("provider", r.ID), zap.String("reason", r.Reason))
+		}
+	}
+	return cat, nil
 }
 
-// openCatalog reads the built-in providers and those of a folder over them.
-func openCatalog(folder string) (*catalog.Catalog, error) {
+// openCatalog reads the built-in providers, those of a folder over them, and
+// adds what was imported.
+func openCatalog(folder string, imported ...*catalog.Provider) (*catalog.Catalog, error) {
 	if folder == "" {
-		return catalog.Builtin()
+		return catalog.Load(nil, imported...)
 	}
 	if info, err := os.Stat(folder); err != nil {
 		return nil, err
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("%s is not a folder", folder)
 	}
-	return catalog.Load(os.DirFS(folder))
+	return catalog.Load(os.DirFS(folder), imported...)
 }
 
 // started is given to integrations of the configuration as their time of

@@ -19,7 +19,7 @@ func catalogCommand() *cobra.Command {
 		Use:   "catalog",
 		Short: "Looks after the catalog of providers: searches, shows, checks, begins a file",
 	}
-	cmd.AddCommand(catalogSearchCommand(), catalogShowCommand(), catalogLintCommand(), catalogNewCommand(), catalogSimulateCommand())
+	cmd.AddCommand(catalogSearchCommand(), catalogShowCommand(), catalogLintCommand(), catalogNewCommand(), catalogNangoCommand(), catalogSimulateCommand())
 	return cmd
 }
 

@@ -17,6 +17,7 @@ const root = "github.com/keycaddy/keycaddy/"
 // import what isn't here.
 var arrows = map[string][]string{
 	"catalog":           {"go.yaml.in/yaml/v3"},
+	"catalog/nango":     {"./catalog", "go.yaml.in/yaml/v3"},
 	"catalog/simulator": {"./catalog", "github.com/beevik/etree", "github.com/golang-jwt/jwt/v5", "github.com/russellhaering/goxmldsig"},
 	"vault":             {},
 	"vault/sealed":      {"./vault", "github.com/tink-crypto/tink-go/v2"},
@@ -36,7 +37,7 @@ var arrows = map[string][]string{
 	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
 	"proxy/redact":      {},
 	"caddymodule": {
-		"./caddymodule/simulate", "./catalog", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
+		"./caddymodule/simulate", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
 		"./connect/page", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./proxy",
 		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/spf13/cobra", "go.uber.org/zap",
 	},

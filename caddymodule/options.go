@@ -19,6 +19,7 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    vault      <name> ...
 //	    api_key    <uuid>...
 //	    catalog    <folder>
+//	    catalog nango <file>
 //	    egress {
 //	        allow <range>...
 //	    }
@@ -54,7 +55,7 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 	case "public_url":
 		return oneArg(d, &a.PublicURL)
 	case "catalog":
-		return oneArg(d, &a.Catalog)
+		return a.parseCatalog(d)
 	case "api_key":
 		keys := d.RemainingArgs()
 		if len(keys) == 0 {
@@ -72,6 +73,23 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		return a.parseIntegration(d)
 	}
 	return d.Errf("unrecognized option %s", d.Val())
+}
+
+// parseCatalog reads "catalog <folder>" or "catalog nango <file>".
+func (a *App) parseCatalog(d *caddyfile.Dispenser) error {
+	switch args := d.RemainingArgs(); {
+	case len(args) == 2 && args[0] == "nango" && a.CatalogNango == "":
+		a.CatalogNango = args[1]
+	case len(args) == 2 && args[0] == "nango":
+		return d.Err("catalog nango is given twice")
+	case len(args) == 1 && a.Catalog == "":
+		a.Catalog = args[0]
+	case len(args) == 1:
+		return d.Err("catalog is given twice")
+	default:
+		return d.ArgErr()
+	}
+	return nil
 }
 
 func parseGuest(d *caddyfile.Dispenser, raw *json.RawMessage, namespace, key string) error {

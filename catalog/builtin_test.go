@@ -77,3 +77,24 @@ func TestShippedModesCoverTheOnesSupported(t *testing.T) {
 		}
 	}
 }
+
+// The catalog makes the program larger by its files and an index of them.
+func TestTheCatalogIsSmall(t *testing.T) {
+	size := 0
+	err := fs.WalkDir(builtin, ".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += int(info.Size()) + len(file) + 64
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size > 2<<20 {
+		t.Errorf("%d KiB; the limit is 2 MiB", size>>10)
+	}
+}
