@@ -45,6 +45,8 @@ func (l *linter) examples(path string, f *Field) {
 	masked := strings.Contains(f.Example, "*")
 	switch {
 	case f.Example == "":
+	case len(f.Example) > 400:
+		l.add(path+".example", RuleExample, "field %s: an example has up to 400 characters; shorten it", f.Name)
 	case f.Secret && !masked && len(f.Example) > 24:
 		l.add(path+".example", RuleExample, "field %s: the example of a secret must be masked with *", f.Name)
 	case masked && f.Regexp != nil && !couldMatch(f.Regexp.String(), f.Example):

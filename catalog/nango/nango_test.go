@@ -109,7 +109,8 @@ var reasons = map[string][]string{
 		"apollo", "apollo-oauth", "certn-partner", "e-conomic", "epic-games", "google-gemini", "klicktipp", "metabase", "peopledatalabs",
 		"pinterest", "sap-concur", "shopify", "workable-oauth", "zoom",
 	},
-	"ours has a default": {"anthropic"},
+	"ours has a default":                         {"anthropic"},
+	"ours asks for what the vendor doesn't tell": {"stitch-mcp", "veeva-vault", "wildix-pbx"},
 	"the scheme is code there": {
 		"aws", "aws-iam", "aws-inspector2", "aws-multi-service", "aws-sigv4", "bill", "bill-sandbox", "crisp-plugin-install",
 		"emarsys", "github-app", "github-app-oauth", "netsuite-tba", "sentry-oauth", "streamline-ai",
