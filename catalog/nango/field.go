@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/keycaddy/keycaddy/catalog"
 )
 
 // fields translates declared fields. Titles and descriptions come along where
@@ -14,7 +16,7 @@ func fields(declared object) []object {
 	var out []object
 	for _, name := range slices.Sorted(maps.Keys(declared)) {
 		from := declared.object(name)
-		f := object{"name": snake(name)}
+		f := object{"name": catalog.SnakeName(name)}
 		f.set("required", !from.flag("optional") && !from.flag("automated"))
 		if t := strings.TrimSpace(from.text("title")); len(t) <= 60 && !strings.HasSuffix(t, ".") {
 			f.set("label", t)
@@ -38,11 +40,11 @@ func fields(declared object) []object {
 			f["default"] = d
 		}
 		f.set("hidden", from.flag("hidden"))
-		f.set("secret", from.flag("secret") || secretName.MatchString(snake(name)))
+		f.set("secret", from.flag("secret") || secretName.MatchString(catalog.SnakeName(name)))
 		f.set("automatic", from.flag("automated"))
 		f.set("order", from.number("order"))
 		if when := from.object("visible_when"); when != nil {
-			f["visible_when"] = object{"field": snake(when.text("field")), "equals": when.text("equals")}
+			f["visible_when"] = object{"field": catalog.SnakeName(when.text("field")), "equals": when.text("equals")}
 		}
 		out = append(out, f)
 	}

@@ -160,7 +160,7 @@ func (e entry) authorize(out object) error {
 	a.set("code_is_url_encoded", e.has.flag("decode_url"))
 	captured := object{}
 	for _, name := range e.has.words("redirect_uri_metadata") {
-		captured[snake(name)] = name
+		captured[catalog.SnakeName(name)] = name
 	}
 	a.set("capture_callback_params", captured)
 	if mode == catalog.ModeOAuth1 {

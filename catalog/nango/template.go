@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"unicode"
+
+	"github.com/keycaddy/keycaddy/catalog"
 )
 
 // A text of providers.yaml has placeholders, ${...}, and may be a choice of two,
@@ -135,13 +136,13 @@ func expression(s string, depth int) (string, error) {
 	switch {
 	case !dotted:
 	case namespace == "connectionConfig" || namespace == "connection_config":
-		return "conn." + snake(name), nil
+		return "conn." + catalog.SnakeName(name), nil
 	case s == "credentials._cookies":
 		return "token.cookies", nil
 	case namespace == "credentials" && strings.HasPrefix(name, "raw."):
 		return "resp." + strings.TrimPrefix(name, "raw."), nil
 	case namespace == "credentials" || namespace == "assertionOption":
-		return "cred." + snake(name), nil
+		return "cred." + catalog.SnakeName(name), nil
 	case stepForm.MatchString(namespace):
 		return s, nil
 	}
@@ -196,27 +197,6 @@ func now(s string) (string, error) {
 		return "", fmt.Errorf("the time format %.60q is not known", strings.TrimPrefix(s, ":"))
 	}
 	return "time('" + layout + "'" + offset + ")", nil
-}
-
-// snake writes a name the way ours are: apiKey, APP_ID, companyUUID and
-// accounts-server become api_key, app_id, company_uuid and accounts_server.
-func snake(name string) string {
-	var b strings.Builder
-	runes := []rune(name)
-	for i, r := range runes {
-		switch {
-		case !unicode.IsLetter(r) && !unicode.IsDigit(r):
-			r = '_'
-		case unicode.IsUpper(r) && i > 0:
-			wordEnds := unicode.IsLower(runes[i-1]) || unicode.IsDigit(runes[i-1])
-			acronymEnds := unicode.IsUpper(runes[i-1]) && i+1 < len(runes) && unicode.IsLower(runes[i+1])
-			if wordEnds || acronymEnds {
-				b.WriteRune('_')
-			}
-		}
-		b.WriteRune(unicode.ToLower(r))
-	}
-	return strings.Trim(b.String(), "_")
 }
 
 // tree translates all texts of a value, and leaves numbers and switches alone.

@@ -205,7 +205,7 @@ func (e entry) response(out object) error {
 	r.set("alternate_root", e.has.text("alternate_access_token_response_path"))
 	captured := object{}
 	for _, path := range e.has.words("token_response_metadata") {
-		captured[snake(path)] = path
+		captured[catalog.SnakeName(path)] = path
 	}
 	r.set("capture", captured)
 	r.set("capture_cookies", e.has["token_response_headers"] != nil)
@@ -250,7 +250,7 @@ func (e entry) signed(out object) error {
 	if s["alg"] == "HS256" {
 		s["key_encoding"] = "utf8"
 		if m := halves.FindStringSubmatch(has.text("signing_key")); m != nil { // id:secret in one field
-			name := snake(m[1])
+			name := catalog.SnakeName(m[1])
 			s["key_encoding"] = "hex"
 			s["split"] = object{"field": name, "on": ":", "into": []any{name + "_id", name + "_secret"}}
 		}
