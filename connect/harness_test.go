@@ -249,6 +249,7 @@ type hookedStore struct {
 	connect.Store
 	extended func(connect.Lease)
 	released func()       // before Release
+	release  atomic.Bool  // fails
 	create   error        // of Create
 	update   func() error // before Update; an error is its own
 }
@@ -264,6 +265,9 @@ func (s *hookedStore) Extend(ctx context.Context, l connect.Lease, ttl time.Dura
 func (s *hookedStore) Release(ctx context.Context, l connect.Lease) error {
 	if s.released != nil {
 		s.released()
+	}
+	if s.release.Load() {
+		return connect.ErrStoreUnavailable
 	}
 	return s.Store.Release(ctx, l)
 }

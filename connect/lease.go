@@ -102,8 +102,27 @@ func (ro *rotation) release(ctx context.Context) {
 	// out the lease.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := ro.Store.Release(ctx, ro.lease); err != nil {
-		ro.Logger.Warn("giving back a lease; it will run out by itself", zap.String("lease", ro.lease.Name), zap.Error(err))
-	}
+	ro.giveBack(ctx, ro.lease)
 	ro.step("released")
+}
+
+// giveBack releases a lease. If the store doesn't take it, it is offered again
+// until it does: otherwise nobody, not even this process, could renew the
+// connection until the lease runs out.
+func (r *Refresher) giveBack(ctx context.Context, l Lease) {
+	if err := r.Store.Release(ctx, l); err != nil {
+		r.Logger.Warn("giving back a lease; trying again soon", zap.String("lease", l.Name), zap.Error(err))
+		r.unreleased.Store(l.Name, &l)
+	}
+}
+
+// giveBackAll offers the store what it has not taken.
+func (r *Refresher) giveBackAll(ctx context.Context) {
+	r.unreleased.Range(func(name, v any) bool {
+		if err := r.Store.Release(ctx, *v.(*Lease)); err != nil {
+			return false // the others would fare no better
+		}
+		r.unreleased.CompareAndDelete(name, v)
+		return true
+	})
 }

@@ -198,6 +198,27 @@ func TestS60OthersArePatientWithAPausedHolder(t *testing.T) {
 	})
 }
 
+// The store is away just when a renewal has come to its end. Its lease lasts for
+// a while, and must not keep the next renewal off once the store is back.
+func TestS117LeaseThatTheStoreDidNotTakeBackIsGivenBackLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, demo.Options{})
+		id := w.account()
+		b := w.current(id)
+		defer w.run(w.node)()
+		w.store.release.Store(true)
+		b = must2(w.Refresher.Renew(t.Context(), b))(t)
+		time.Sleep(2 * time.Second)
+		w.store.release.Store(false)
+		time.Sleep(2 * time.Second)
+		began := time.Now()
+		b = must2(w.newNode().Refresher.Renew(t.Context(), b))(t)
+		if took := time.Since(began); b.Version != 3 || took > time.Second {
+			t.Errorf("version %d after %v", b.Version, took)
+		}
+	})
+}
+
 // One that is paused before it has asked doesn't ask any more.
 func TestS60PausedHolderDoesNotSpendATokenThatOthersHaveTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

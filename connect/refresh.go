@@ -63,8 +63,10 @@ type Refresher struct {
 
 	handover handover
 	parcels  sync.Map // UID → *unwritten: credentials that the vault hasn't yet
-	troubles sync.Map // token endpoint → *atomic.Int64: failures in a row
-	outage   atomic.Pointer[Outage]
+	// unreleased are leases that the store has not taken back: name → *Lease.
+	unreleased sync.Map
+	troubles   sync.Map // token endpoint → *atomic.Int64: failures in a row
+	outage     atomic.Pointer[Outage]
 	// collected: what a former life has left in the spool was taken over.
 	collected atomic.Bool
 }

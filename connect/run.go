@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// deliverEvery is how often the vault is offered what it hasn't got yet.
+	// deliverEvery is how often vault and store are offered what they haven't
+	// got yet.
 	deliverEvery = time.Second
 	// recoverEvery is how often unfinished renewals are looked for, and
 	// recoverBatch how many are looked at each time.
@@ -37,7 +38,7 @@ func (r *Refresher) Run(ctx context.Context) {
 	all.Go(func() { r.watch(ctx) })
 	all.Go(func() { r.probe(ctx) })
 	if !r.ReadOnly {
-		all.Go(func() { every(ctx, deliverEvery, func() { r.deliver(ctx) }) })
+		all.Go(func() { every(ctx, deliverEvery, func() { r.deliver(ctx); r.giveBackAll(ctx) }) })
 		all.Go(func() { every(ctx, recoverEvery, func() { r.recover(ctx) }) })
 		all.Go(func() { every(ctx, dueEvery, func() { r.renewDue(ctx) }) })
 	}
@@ -123,9 +124,7 @@ func (r *Refresher) clear(ctx context.Context, c Connection, version uint64) {
 	if l.Intent != nil && l.Intent.Version < version {
 		l.Intent = nil
 	}
-	if err := r.Store.Release(ctx, l); err != nil {
-		r.Logger.Warn("giving back a lease; it will run out by itself", zap.String("lease", l.Name), zap.Error(err))
-	}
+	r.giveBack(ctx, l)
 }
 
 // renewBehind renews for nobody: it makes way for those who wait.

@@ -41,8 +41,11 @@ func newSecret(prefix string) string {
 // refresh token made since. It lives and dies as one (RFC 9700 section 4.14.2).
 type family struct {
 	client, account, scope string
+	grace                  time.Duration
 	revoked                bool
 	refreshes, calls       int
+	reused                 int
+	before, after          Fault // of its refreshes
 }
 
 type code struct {
@@ -101,7 +104,7 @@ func (l *ledger) openCode(q request, account string) (string, error) {
 	}
 	secret := newSecret("demo_code_")
 	l.codes[digestOf(secret)] = &code{
-		family:      &family{client: q.ClientID, account: account, scope: q.Scope},
+		family:      &family{client: q.ClientID, account: account, scope: q.Scope, grace: l.grace},
 		redirectURI: q.RedirectURI,
 		challenge:   q.Challenge,
 		expires:     now.Add(codeTTL),
@@ -152,8 +155,9 @@ func (l *ledger) redeemRefresh(client, secret, scope string) (issued, error) {
 	if t == nil || t.client != client {
 		return issued{}, errNotGood
 	}
-	if !t.spent.IsZero() && now.Sub(t.spent) >= l.grace {
+	if !t.spent.IsZero() && now.Sub(t.spent) >= t.grace {
 		l.totals.ReuseDetected++
+		t.reused++
 		l.revoke(t.family)
 		return issued{}, errSpent
 	}
@@ -228,12 +232,17 @@ func (l *ledger) drop(client, secret string) bool {
 }
 
 // revokeAccess forgets the access tokens of an account, or all of them.
-func (l *ledger) revokeAccess(account string) (n int) {
+func (l *ledger) revokeAccess(account string) int {
+	return l.forgetAccess(func(t *accessToken) bool { return account == "" || t.account == account })
+}
+
+// forgetAccess forgets access tokens, and returns how many were good.
+func (l *ledger) forgetAccess(which func(*accessToken) bool) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	for d, t := range l.access {
-		if account == "" || t.account == account {
+		if which(t) {
 			if t.live(now) {
 				n++
 			}

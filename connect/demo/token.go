@@ -23,7 +23,11 @@ func (p *Provider) serveToken(w http.ResponseWriter, r *http.Request) {
 	if p.options.TokenDelay != nil {
 		time.Sleep(p.options.TokenDelay())
 	}
-	if p.options.TokenFault != nil && p.options.TokenFault(w, r, grant) {
+	if p.options.TokenFault.answers(w, r, grant) {
+		return
+	}
+	before, after := p.ledger.faults(form.Get("refresh_token"))
+	if before.answers(w, r, grant) {
 		return
 	}
 	client, ok := p.authenticate(w, r, form)
@@ -73,7 +77,7 @@ func (p *Provider) serveToken(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, "invalid_grant", "The grant is no good: "+err.Error()+".")
 		return
 	}
-	if p.options.AfterRotate != nil && p.options.AfterRotate(w, r, grant) {
+	if p.options.AfterRotate.answers(w, r, grant) || after.answers(w, r, grant) {
 		return
 	}
 	// RFC 6749 section 5.1, which asks for Pragma too.

@@ -8,10 +8,18 @@
 // a restart. It listens on loopback only, prints its address as one line, logs to
 // standard error, and ends when its standard input does, so that no server
 // outlives the test that started it.
+//
+// It is started in one of two ways, the second of which is that of Vault's own
+// command, so that either can be given to what starts one:
+//
+//	vaultserver [-listen <address>] [-storage <folder>]
+//	vaultserver server -config=<file>
 package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -42,13 +50,46 @@ func main() {
 	address := flag.String("listen", "127.0.0.1:0", "loopback `address` to listen on")
 	folder := flag.String("storage", "", "`folder` that keeps the data; none: in memory")
 	flag.Parse()
-	if flag.NArg() > 0 {
+	if flag.Arg(0) == "server" {
+		var err error
+		if *address, *folder, err = configured(flag.Args()[1:]); err != nil {
+			log.Fatal(err)
+		}
+	} else if flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
 	if err := serve(*address, *folder); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// configured reads what `vault server` is told, as far as this server knows it:
+// a file in JSON with storage of type file and one listener without TLS.
+func configured(args []string) (address, folder string, err error) {
+	flags := flag.NewFlagSet("server", flag.ExitOnError)
+	file := flags.String("config", "", "configuration `file` (JSON)")
+	flags.Parse(args)
+	data, err := os.ReadFile(*file)
+	if err != nil {
+		return "", "", err
+	}
+	var c struct {
+		Storage  struct{ File struct{ Path string } }
+		Listener struct {
+			TCP struct {
+				Address    string
+				TLSDisable bool `json:"tls_disable"`
+			}
+		}
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return "", "", fmt.Errorf("reading %s: %w", *file, err)
+	}
+	if c.Storage.File.Path == "" || c.Listener.TCP.Address == "" || !c.Listener.TCP.TLSDisable {
+		return "", "", errors.New("only storage.file.path and listener.tcp with an address and tls_disable are known here")
+	}
+	return c.Listener.TCP.Address, c.Storage.File.Path, nil
 }
 
 func serve(address, folder string) error {
