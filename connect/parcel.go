@@ -34,16 +34,16 @@ func (r *Refresher) unwritten(uid string) *unwritten {
 
 // keep takes care of a credential until the vault has it: from here on it
 // outlives this process, if there is a spool.
-func (r *Refresher) keep(c Connection, cred scheme.Credential, after vault.Version) {
+func (r *Refresher) keep(c Connection, cred scheme.Credential, after vault.Version) *unwritten {
 	if u := r.unwritten(c.UID); u != nil && u.credential.Consent == cred.Consent && u.credential.Version >= cred.Version {
-		return
+		return u
 	}
 	u := &unwritten{connection: c, credential: cred, after: after}
 	u.writing.Lock()
 	defer u.writing.Unlock()
 	r.parcels.Store(c.UID, u)
 	if r.Spool == nil || cred.RefreshToken == "" {
-		return // nothing is lost with it that couldn't be had again
+		return u // nothing is lost with it that couldn't be had again
 	}
 	sealed, err := r.seal(c, &cred)
 	if err == nil {
@@ -51,9 +51,10 @@ func (r *Refresher) keep(c Connection, cred scheme.Credential, after vault.Versi
 	}
 	if err != nil {
 		r.Logger.Error("spooling a renewed credential; until the vault has it, it is in memory only", connectionFields(c.ID, zap.Error(err))...)
-		return
+		return u
 	}
 	u.spooled = true
+	return u
 }
 
 // commit writes a kept credential to the vault, unless there is a newer one,

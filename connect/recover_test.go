@@ -219,6 +219,30 @@ func TestS117LeaseThatTheStoreDidNotTakeBackIsGivenBackLater(t *testing.T) {
 	})
 }
 
+// What is kept is written to the vault by whoever is first: the renewal itself,
+// or what looks after kept credentials every second.
+func TestS70RenewalWhoseCredentialWasDeliveredBeforeItsOwnWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, demo.Options{})
+		w.spooled(w.node, "a")
+		id := w.account()
+		b := w.current(id)
+		defer w.run(w.node)()
+		w.Refresher.Trace = func(step string, _ connect.ID) {
+			if step == "spooled" {
+				time.Sleep(3 * time.Second)
+			}
+		}
+		b = must2(w.Refresher.Renew(t.Context(), b))(t)
+		if c := w.row(id); b.Version != 2 || c.Version != 2 || w.refreshes() != 1 || w.Refresher.Unwritten() != 0 {
+			t.Errorf("version %d, row %d, %d token calls", b.Version, c.Version, w.refreshes())
+		}
+		if all, err := w.Store.Intents(t.Context(), 10); err != nil || len(all) != 0 {
+			t.Errorf("left behind: %v, %v", all, err)
+		}
+	})
+}
+
 // One that is paused before it has asked doesn't ask any more.
 func TestS60PausedHolderDoesNotSpendATokenThatOthersHaveTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

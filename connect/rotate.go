@@ -311,9 +311,9 @@ func (ro *rotation) ask(ctx context.Context, renewer scheme.Renewer) (*Bound, er
 	}
 	c := ro.row
 	c.Config = merge(c.Config, fresh.Config)
-	ro.keep(c, fresh.Credential, ro.kept)
+	u := ro.keep(c, fresh.Credential, ro.kept)
 	ro.step("spooled")
-	b, err := ro.write(ctx, c)
+	b, err := ro.write(ctx, u)
 	if err == nil {
 		ro.Logger.Info("credential renewed", connectionFields(c.ID,
 			zap.Uint64("version", b.Version),
@@ -323,11 +323,11 @@ func (ro *rotation) ask(ctx context.Context, renewer scheme.Renewer) (*Bound, er
 	return b, err
 }
 
-// write writes what keep keeps to the vault. If the vault doesn't take it now,
-// it will later: meanwhile other processes find it sealed in the store, and
-// this one serves it.
-func (ro *rotation) write(ctx context.Context, c Connection) (*Bound, error) {
-	u := ro.unwritten(c.UID)
+// write writes what keep keeps to the vault, unless that was done already by
+// what delivers what is kept. If the vault doesn't take it now, it will later:
+// meanwhile other processes find it sealed in the store, and this one serves it.
+func (ro *rotation) write(ctx context.Context, u *unwritten) (*Bound, error) {
+	c := u.connection
 	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), vaultWait)
 	defer cancel()
 	b, err := ro.commit(short, u)
