@@ -58,21 +58,21 @@ func TestS94ProvidersHaveToProveThemselves(t *testing.T) {
 	for name, c := range map[string]struct {
 		leaf   *x509.Certificate
 		signer *ecdsa.PrivateKey
-		tls    tls.Config
+		tls    *tls.Config
 		good   bool
 	}{
-		"good":         {leaf(func(*x509.Certificate) {}), trusted, tls.Config{}, true},
-		"unknown root": {leaf(func(*x509.Certificate) {}), other, tls.Config{}, false},
-		"expired":      {leaf(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), trusted, tls.Config{}, false},
-		"not yet":      {leaf(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }), trusted, tls.Config{}, false},
-		"other host":   {leaf(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 2)} }), trusted, tls.Config{}, false},
-		"TLS 1.1":      {leaf(func(*x509.Certificate) {}), trusted, tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, false},
+		"good":         {leaf(func(*x509.Certificate) {}), trusted, &tls.Config{}, true},
+		"unknown root": {leaf(func(*x509.Certificate) {}), other, &tls.Config{}, false},
+		"expired":      {leaf(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), trusted, &tls.Config{}, false},
+		"not yet":      {leaf(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }), trusted, &tls.Config{}, false},
+		"other host":   {leaf(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 2)} }), trusted, &tls.Config{}, false},
+		"TLS 1.1":      {leaf(func(*x509.Certificate) {}), trusted, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := false
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { seen = true }))
 			server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that fail are meant to
-			server.TLS = &c.tls
+			server.TLS = c.tls
 			server.TLS.Certificates = []tls.Certificate{{Certificate: [][]byte{issue(c.leaf, root, c.signer)}, PrivateKey: trusted}}
 			server.StartTLS()
 			defer server.Close()

@@ -254,7 +254,9 @@ var mutations = []mutation{
 	}},
 	{"signature for another region or service", func(e entry) []entry {
 		// A literal region is that of a global endpoint, which is known anyway.
-		return e.eachKey(func(k string, v any) bool { return k == "region" && strings.Contains(fmt.Sprint(v), "{") || k == "service" }, func(m map[string]any, key string) { m[key] = "wrong-1" }, "sign_request")
+		return e.eachKey(func(k string, v any) bool {
+			return k == "region" && strings.Contains(fmt.Sprint(v), "{") || k == "service"
+		}, func(m map[string]any, key string) { m[key] = "wrong-1" }, "sign_request")
 	}},
 	{"signature of another method", func(e entry) []entry {
 		to, ok := map[any]string{"HMAC-SHA1": "HMAC-SHA256", "HMAC-SHA256": "HMAC-SHA1", "PLAINTEXT": "HMAC-SHA1"}[e.block("sign_request")["signature_method"]]
