@@ -187,21 +187,20 @@ func (t telling) RoundTrip(req *http.Request) (*http.Response, error) {
 // NewClient returns the client for keycaddy's own small requests: token
 // endpoints, verification, revocation. It follows no redirects, since a
 // redirect must not carry credentials elsewhere; it uses no proxy from the
-// environment; and a request takes no longer than the timeout.
+// environment; and a request takes no longer than the timeout, of the time that
+// the process is awake.
 func NewClient(p Policy, timeout time.Duration) *http.Client {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, ControlContext: p.Control}
 	return &http.Client{
-		Transport: Telling(&http.Transport{
+		Transport: &awake{timeout: timeout, tick: newTicker, next: Telling(&http.Transport{
 			DialContext:            dialer.DialContext,
 			ForceAttemptHTTP2:      true,
 			MaxIdleConns:           256,
 			MaxIdleConnsPerHost:    8,
 			IdleConnTimeout:        90 * time.Second,
 			TLSHandshakeTimeout:    10 * time.Second,
-			ResponseHeaderTimeout:  timeout,
 			MaxResponseHeaderBytes: 64 << 10,
-		}),
+		})},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       timeout,
 	}
 }
