@@ -216,13 +216,26 @@ func credentialsJSON(p *catalog.Provider, c *scheme.Credential, withRefreshToken
 		}
 		out["raw"] = raw
 	}
+	if len(c.Extra) > 0 { // further tokens, by name
+		tokens := make(map[string]any, len(c.Extra))
+		for name, t := range c.Extra {
+			one := map[string]any{"access_token": t.AccessToken.Reveal()}
+			if !t.Expires.IsZero() {
+				one["expires_at"] = stamp(t.Expires)
+			}
+			tokens[name] = one
+		}
+		out["tokens"] = tokens
+	}
 	switch p.Mode {
-	case catalog.ModeOAuth2Code:
+	case catalog.ModeOAuth1:
+		out["oauth_token"], out["oauth_token_secret"] = c.AccessToken.Reveal(), c.Fields["oauth_token_secret"].Reveal()
+	case catalog.ModeOAuth2Code, catalog.ModeMCPOAuth2, catalog.ModeMCPDiscovery, catalog.ModeGitHubApp, catalog.ModeGitHubAppOAuth:
 		out["access_token"] = c.AccessToken.Reveal()
 		if withRefreshToken && c.RefreshToken != "" {
 			out["refresh_token"] = c.RefreshToken.Reveal()
 		}
-	case catalog.ModeClientCredentials:
+	case catalog.ModeClientCredentials, catalog.ModeTwoStep, catalog.ModeJWTBearer:
 		out["token"] = c.AccessToken.Reveal()
 		fallthrough
 	default:

@@ -322,7 +322,7 @@ request: {base_url: 'https://mcp.example.com', headers: {authorization: 'Bearer 
 	if got := w.tokens[0]; got.Get("resource") != mcpServer || got.Get("client_id") != "dyn1" || got.Has("client_secret") || got.Get("code_verifier") != verifier {
 		t.Errorf("token request %v", got)
 	}
-	if g, err = s.(Renewer).Renew(t.Context(), g); err != nil || w.tokens[1].Get("resource") != mcpServer || w.challenged != 0 {
+	if _, err = s.(Renewer).Renew(t.Context(), g); err != nil || w.tokens[1].Get("resource") != mcpServer || w.challenged != 0 {
 		t.Errorf("%v, %v", err, w.tokens[1])
 	}
 	// A client of the operator's needs no registration.

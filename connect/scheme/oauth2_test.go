@@ -187,7 +187,6 @@ func TestAuthURLCarriesTheFlow(t *testing.T) {
 }
 
 func TestForSaysWhatIsMissing(t *testing.T) {
-	const request = "request: {base_url: 'https://api.example'}\n"
 	base := "https://api.example"
 	tests := map[string]struct {
 		entry string
