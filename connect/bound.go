@@ -52,11 +52,6 @@ func (b *Bound) newerThan(stale *Bound) bool {
 	return b.Connection.UID != stale.Connection.UID || b.Version > stale.Version
 }
 
-// grant is what the scheme renews.
-func (b *Bound) grant() scheme.Grant {
-	return scheme.Grant{Credential: b.credential, Config: b.Connection.Config}
-}
-
 // load reads the connection as it is.
 func (r *Refresher) load(ctx context.Context, id ID) (*Bound, error) {
 	c, err := r.Store.Connection(ctx, id)

@@ -27,6 +27,9 @@ const (
 	// doesn't die of idleness: before the shortest time that providers are
 	// known to allow, seven days.
 	keepAlive = 5 * 24 * time.Hour
+	// longLived access tokens are renewed after a fraction of their time.
+	longLived         = 24 * time.Hour
+	longLivedFraction = 0.7
 )
 
 // Run does what doesn't wait for a call: hear what others change, renew what is
@@ -201,11 +204,16 @@ func (r *Refresher) renewDue(ctx context.Context) {
 // use: shortly before they would be renewed on a call, each at another moment.
 // Others: before the refresh token may die of idleness.
 func dueAfter(cred *scheme.Credential, used bool) time.Time {
+	now, life := time.Now(), cred.Expires.Sub(cred.Issued)
 	if cred.RefreshToken == "" {
+		// One that lives for weeks may be all that there is to get the next one
+		// with, once it has ended (Instagram). Others are had again when needed.
+		if !cred.Expires.IsZero() && life > longLived {
+			return now.Add(jitter(time.Duration(float64(life) * longLivedFraction)))
+		}
 		return time.Time{}
 	}
-	now := time.Now()
-	if life := cred.Expires.Sub(cred.Issued); used && !cred.Expires.IsZero() && life > 0 {
+	if used && !cred.Expires.IsZero() && life > 0 {
 		margin := min(latestMargin, life/marginFraction)
 		ahead := time.Duration(rand.Float64() * dueAhead * float64(life))
 		return now.Add(max(life-margin-ahead, life/2))

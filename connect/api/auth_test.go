@@ -1,9 +1,12 @@
 package api_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 func TestCallersAreKnownByTheirKey(t *testing.T) {
@@ -40,15 +43,26 @@ func TestCallersAreKnownByTheirKey(t *testing.T) {
 	}
 }
 
-func TestHealthNeedsTheStoreAndNoKey(t *testing.T) {
+func TestHealthNeedsNoKeyAndTellsWhatIsOutOfReach(t *testing.T) {
 	s := newService(t)
 	s.call("GET", "/health", "-", "").expect(t, 200, `{"result":"ok"}`)
+	s.call("GET", "/health/live", "-", "").expect(t, 200, `{"result":"live"}`)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { s.connector.Refresher.Run(ctx) })
+	defer running.Wait()
+	defer stop()
 	must(t, s.store.Close())
-	a := s.call("GET", "/health", "-", "")
-	a.fails(t, 503, "unavailable")
-	if a.header.Get("Retry-After") != "5" {
-		t.Errorf("Retry-After %q", a.header.Get("Retry-After"))
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		a := s.call("GET", "/health/ready", "-", "")
+		if a.status == 200 && strings.HasPrefix(a.body, `{"result":"degraded","degraded":[`) && strings.Contains(a.body, `{"part":"store","since":"`) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("got %d %s", a.status, a.body)
+		}
 	}
+	s.call("GET", "/health/live", "-", "").expect(t, 200, `{"result":"live"}`)
 }
 
 func TestBodiesAreReadStrictly(t *testing.T) {
