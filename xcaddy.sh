@@ -78,6 +78,8 @@ tests() {
 	build
 	check
 	vulnerabilities
+	say "every entry of the catalog, against its played vendor"
+	bin/caddy keycaddy catalog simulate --all
 	say "tests"
 	# -count=1: what the tests in e2e start is not part of what go test compares.
 	CGO_ENABLED=1 go test -race -count=1 -timeout 20m "$@" ./...

@@ -17,6 +17,9 @@ import (
 	"github.com/keycaddy/keycaddy/vault/sealed"
 )
 
+// perMutation is how many entries each mutation is tried on.
+var perMutation = 4
+
 var everyMutation = flag.Bool("every-mutation", false, "try every mutation on every entry, and report figures")
 
 // mutation changes the data that a client goes by. It returns the entries that
@@ -295,7 +298,7 @@ func TestNothingWrongGoesUnnoticed(t *testing.T) {
 	}
 	var jobs []job
 	for _, m := range mutations {
-		few := 4
+		few := perMutation
 		for _, id := range cat.IDs() {
 			right, err := cat.Provider(id)
 			if err != nil {

@@ -39,11 +39,18 @@ func variants(p *catalog.Provider) []variant {
 			break
 		}
 	}
-	if p.Refresh != nil && p.Refresh.Mode == catalog.RefreshByToken || p.TokenResponse != nil && p.TokenResponse.AlternateRoot != "" ||
-		slices.ContainsFunc(p.TokenSteps, func(s catalog.TokenStep) bool { return s.Optional }) {
+	if byTheirOwn(p) {
 		out = append(out, variant{name: "otherwise", fill: simulator.Everything, otherwise: true})
 	}
 	return out
+}
+
+// byTheirOwn tells whether tokens come or are renewed in a way of the vendor's
+// own. The standard's way is the same for all other entries.
+func byTheirOwn(p *catalog.Provider) bool {
+	r := p.Refresh
+	return p.Token != nil && (p.TokenResponse != nil || len(p.TokenSteps) > 0) && (p.Mode == catalog.ModeOAuth2Code || p.Mode == catalog.ModeMCPOAuth2) ||
+		r != nil && r.Mode == catalog.RefreshByToken && (!r.URL.IsZero() || len(r.Params) > 0 || len(r.Headers) > 0 || r.Body != "")
 }
 
 // run is one entry on its way, with one account.

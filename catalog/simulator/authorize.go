@@ -112,7 +112,7 @@ func (v *Vendor) pageParams() map[string]any {
 			want[v.renamed(name)] = value
 		}
 	}
-	set("state", free{})
+	set("state", given{})
 	if v.installs() {
 		for name, value := range v.facts.tree("authorize", "params") {
 			want[name] = value
@@ -131,7 +131,7 @@ func (v *Vendor) pageParams() map[string]any {
 		set("scope", optional{exact("")})
 	}
 	if v.pkce() {
-		set("code_challenge", free{})
+		set("code_challenge", given{})
 		set("code_challenge_method", exact("S256"))
 	}
 	if v.facts.Mode == catalog.ModeMCPDiscovery {

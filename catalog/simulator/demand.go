@@ -32,6 +32,7 @@ type (
 	optional struct{ value any } // this value or none
 	list     []any               // this list, not alternatives
 	free     struct{}            // any value, or none
+	given    struct{}            // any value
 )
 
 // unmet returns how a request differs from a demand.
@@ -218,6 +219,11 @@ func (x *exchange) differs(where string, want, got map[string]any, typed bool) [
 func (x *exchange) one(want, got any, present, typed bool) error {
 	switch w := want.(type) {
 	case free:
+		return nil
+	case given:
+		if s, _ := got.(string); s == "" {
+			return errors.New("is missing")
+		}
 		return nil
 	case optional:
 		if !present {

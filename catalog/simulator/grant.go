@@ -17,7 +17,6 @@ type code struct {
 	used      bool
 	secret    string // OAuth 1: of the temporary credentials
 	verifier  string // OAuth 1
-	resource  string // RFC 8707
 }
 
 // grant is one set of tokens. The next set is another grant of the same family.
@@ -121,8 +120,7 @@ func (v *Vendor) accessToken() string {
 	return unsignedJWT(claims)
 }
 
-// grantFor returns the grant whose access token a request's credential is made
-// of: the checks decide.
+// newest returns the tokens that were given last, nil before the first.
 func (v *Vendor) newest() *grant {
 	if len(v.grants) == 0 {
 		return nil

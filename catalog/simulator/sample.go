@@ -112,12 +112,10 @@ func generate(src string, attempt int) string {
 type generator struct {
 	out     *strings.Builder
 	attempt int
-	n       int
 }
 
 // pick varies from attempt to attempt and from place to place.
 func (g *generator) pick(n int) int {
-	g.n++
 	b := []byte{0}
 	_, _ = rand.Read(b)
 	return (int(b[0]) + g.attempt) % n

@@ -106,6 +106,7 @@ func connected(t *testing.T, v *Vendor) (access, refresh string) {
 func TestAuthorizationPageRefuses(t *testing.T) {
 	for name, change := range map[string]func(url.Values){
 		"no PKCE":               func(q url.Values) { q.Del("code_challenge"); q.Del("code_challenge_method") },
+		"no state":              func(q url.Values) { q.Del("state") },
 		"plain PKCE":            func(q url.Values) { q.Set("code_challenge_method", "plain") },
 		"another client":        func(q url.Values) { q.Set("client_id", "other") },
 		"another redirect":      func(q url.Values) { q.Set("redirect_uri", redirect+"/x") },
