@@ -67,6 +67,7 @@ tests() {
 	have npm npm # which brings its own Node.js; the tests' is among their packages
 	have gcc gcc
 	have pg_ctlcluster postgresql
+	have promtool prometheus
 	have pgbouncer pgbouncer
 	mkdir -p .cache
 	if [ ! e2e/oidc/node_modules/.package-lock.json -nt e2e/oidc/package-lock.json ]; then

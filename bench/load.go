@@ -25,8 +25,9 @@ type measurement struct {
 // ticksPerSecond is what Linux counts processor time in (USER_HZ).
 const ticksPerSecond = 100
 
-// measure lets the clients call for so long.
-func measure(t *target, s scenario, during time.Duration) (measurement, error) {
+// measure lets the clients call for so long, and until at least so many calls
+// were made.
+func measure(t *target, s scenario, during time.Duration, least int) (measurement, error) {
 	before, _, err := t.used()
 	if err != nil {
 		return measurement{}, err
@@ -42,7 +43,7 @@ func measure(t *target, s scenario, during time.Duration) (measurement, error) {
 	until := began.Add(during)
 	for range s.clients {
 		clients.Go(func() {
-			took, err := client(t.address(s), s, &next, until)
+			took, err := client(t.address(s), s, &next, int64(least), until)
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, took...)
@@ -66,7 +67,7 @@ func measure(t *target, s scenario, during time.Duration) (measurement, error) {
 }
 
 // client sends one call after another over one connection.
-func client(address string, s scenario, next *atomic.Int64, until time.Time) ([]time.Duration, error) {
+func client(address string, s scenario, next *atomic.Int64, least int64, until time.Time) ([]time.Duration, error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func client(address string, s scenario, next *atomic.Int64, until time.Time) ([]
 	var took []time.Duration
 	for {
 		began := time.Now()
-		if began.After(until) {
+		if began.After(until) && next.Load() >= least {
 			return took, nil
 		}
 		copy(id, connectionID(int(next.Add(1))%s.connections))

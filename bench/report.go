@@ -101,7 +101,7 @@ Made by `+"`./xcaddy.sh bench`"+`; what is compared, and how, is in the comment 
 - %d rounds of %v each, in turns; medians, and in brackets the least and the most of a round. Ratios are to `+"`reverse_proxy`"+` in the same round. MiB is the whole process, with all connections that were called so far in memory.
 - Where other work shares the cores, calls/s and p99 follow it; CPU a call depends on it least.
 
-`, output("git", "describe", "--always", "--dirty"), cpuModel(), runtime.NumCPU(), firstLine("/proc/sys/kernel/osrelease"), runtime.Version(),
+`, output("git", "describe", "--always", "--dirty"), cpuModel(), cores(), firstLine("/proc/sys/kernel/osrelease"), runtime.Version(),
 		r.loadBegan, firstLine("/proc/loadavg"), r.rounds, r.each)
 	r.table(&b)
 	return b.String()
@@ -122,6 +122,15 @@ func firstLine(file string) string {
 	}
 	line, _, _ := strings.Cut(string(data), "\n")
 	return line
+}
+
+// cores counts those of the machine, not those that this process is kept to.
+func cores() int {
+	data, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.NumCPU()
+	}
+	return strings.Count("\n"+string(data), "\nprocessor")
 }
 
 func cpuModel() string {

@@ -68,10 +68,12 @@ type App struct {
 	policy egress.Policy
 	setup  *connect.Setup
 	logger *zap.Logger
-	guests string // the configuration of store and vault, by which runtimes are kept apart
-	shared string // the key of the runtime in the pool; empty: not acquired
-	run    *running
-	ready  chan struct{}
+
+	registry registry
+	guests   string // the configuration of store and vault, by which runtimes are kept apart
+	shared   string // the key of the runtime in the pool; empty: not acquired
+	run      *running
+	ready    chan struct{}
 	// stopping is closed by Stop; starting is the start, as long as it takes.
 	stopping chan struct{}
 	starting sync.WaitGroup
@@ -133,7 +135,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision reads the configuration. It touches neither store nor vault: a
 // configuration may be provisioned only to be checked.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
+	a.logger, a.registry = ctx.Logger(), ctx.GetMetricsRegistry()
 	a.ready, a.stopping = make(chan struct{}), make(chan struct{})
 	if err := a.loadGuests(ctx); err != nil {
 		return err
@@ -347,6 +349,9 @@ func (in *Integration) make(key string, cat *catalog.Catalog, repl *caddy.Replac
 func (a *App) Start() error {
 	rt, err := a.acquire()
 	if err != nil {
+		return err
+	}
+	if err := rt.metrics.register(a.registry); err != nil {
 		return err
 	}
 	started := make(chan error, 1)

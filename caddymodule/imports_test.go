@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"caddymodule": {
 		"./caddymodule/simulate", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
 		"./connect/page", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./proxy",
-		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/spf13/cobra", "go.uber.org/zap",
+		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/prometheus/client_golang", "github.com/spf13/cobra", "go.uber.org/zap",
 	},
 	"caddymodule/simulate": {
 		"./catalog", "./catalog/simulator", "./vault", "./vault/sealed", "./connect", "./connect/scheme", "./connect/sqlite", "./proxy",

@@ -181,19 +181,31 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Ha
 	if err != nil {
 		return answer(w, r, p.logger, err)
 	}
-	call, err := p.proxy.Resolve(r, run.keys, run.setup, run.refresher)
-	if err != nil {
-		return answer(w, r, p.logger, err)
+	var (
+		call    *proxy.Call
+		began   = time.Now()
+		aborted = true // unless it comes to an end: what breaks off panics
+		counts  = run.runtime.metrics
+	)
+	counts.inFlight.Inc()
+	defer func() { counts.observe(call, began, aborted, err) }()
+	call, err = p.proxy.Resolve(r, run.keys, run.setup, run.refresher)
+	if err == nil {
+		err = p.carry(w, r, call)
 	}
+	aborted = false
+	return answer(w, r, p.logger, err)
+}
+
+func (p *Proxy) carry(w http.ResponseWriter, r *http.Request, call *proxy.Call) error {
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(placeholders(call))
 	}
 	path, ok := strings.CutPrefix(r.URL.EscapedPath(), p.StripPrefix)
 	if !ok {
-		err = &proxy.PathError{Reason: "the prefix " + p.StripPrefix + " is written in another way"}
-		return answer(w, r, p.logger, err)
+		return &proxy.PathError{Reason: "the prefix " + p.StripPrefix + " is written in another way"}
 	}
-	return answer(w, r, p.logger, p.proxy.Serve(w, r, path, call))
+	return p.proxy.Serve(w, r, path, call)
 }
 
 // placeholders are looked up when something asks for them, which costs a call

@@ -39,6 +39,7 @@ const startWait = 10 * time.Second
 
 type runtime struct {
 	logger  *zap.Logger
+	metrics *metrics
 	demoKey string
 	greeted atomic.Bool
 	stop    context.CancelFunc
@@ -71,7 +72,7 @@ type running struct {
 func (a *App) acquire() (*runtime, error) {
 	value, _, err := runtimes.LoadOrNew(a.guests, func() (caddy.Destructor, error) {
 		background, stop := context.WithCancel(context.Background())
-		rt := &runtime{logger: a.logger, demoKey: uuid.NewString(), stop: stop, opened: make(chan struct{})}
+		rt := &runtime{logger: a.logger, metrics: newMetrics(), demoKey: uuid.NewString(), stop: stop, opened: make(chan struct{})}
 		rt.working.Go(func() { rt.work(background, a) })
 		return rt, nil
 	})

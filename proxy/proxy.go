@@ -37,6 +37,10 @@ type Call struct {
 	// Retries is how often it was sent again because the provider was too busy
 	// or could not be reached.
 	Retries int
+	// Sent is when it was sent first; zero: it wasn't.
+	Sent time.Time
+	// Status is the provider's, of the answer that went to the caller; 0: none.
+	Status int
 	// Echoed tells that the answer had the credential in it.
 	Echoed atomic.Bool
 
@@ -249,6 +253,7 @@ func (p *Proxy) answered(res *http.Response) error {
 		return err
 	}
 	p.Answers.guard(res)
+	call.Status = res.StatusCode
 	if call.body != nil && res.StatusCode != http.StatusSwitchingProtocols {
 		call.body.closing(res.Request, res.Header)
 	}

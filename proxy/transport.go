@@ -64,6 +64,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	call.Sent = time.Now()
 	for {
 		res, err := t.try(req, call, held)
 		if !call.retrying.again(req.Context(), req, held, res, err) {

@@ -1,0 +1,133 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/keycaddy/keycaddy/connect/problem"
+	"github.com/keycaddy/keycaddy/proxy"
+)
+
+// metrics are what a runtime counts. They outlive reloads, and are shown by each
+// configuration's registry. Labels are bounded: the providers that are set up,
+// and outcomes that are statuses by class or keycaddy's own codes; never
+// a connection, a path, a caller (S125).
+type metrics struct {
+	calls       *prometheus.CounterVec
+	inFlight    prometheus.Gauge
+	replays     *prometheus.CounterVec
+	retries     *prometheus.CounterVec
+	echoes      *prometheus.CounterVec
+	duration    prometheus.Histogram
+	preparation prometheus.Histogram
+
+	mu      sync.Mutex // held while outcomes gets a new provider
+	classes atomic.Pointer[map[string]*classes]
+}
+
+// classes are a provider's counters of the outcomes that a call may have by
+// status: looked up once, so that a call takes no lock.
+type classes [7]prometheus.Counter
+
+var classNames = [7]string{"1xx", "2xx", "3xx", "4xx", "5xx", "401", "429"}
+
+func classOf(status int) int {
+	switch {
+	case status == 401:
+		return 5
+	case status == 429:
+		return 6
+	}
+	return min(max(status/100, 1), 5) - 1
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "keycaddy", Name: name, Help: help}, labels)
+	}
+	m := &metrics{
+		calls:    counter("calls_total", "Calls through the proxy, by what became of them: the provider's status by class, or the code of keycaddy's own answer.", "provider", "outcome"),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "keycaddy", Name: "calls_in_flight", Help: "Calls, streams and WebSockets that are under way."}),
+		replays:  counter("replays_total", "Calls that were sent again because their credential had ended.", "provider"),
+		retries:  counter("retries_total", "Attempts that were made because the provider was too busy or could not be reached.", "provider"),
+		echoes:   counter("echoes_total", "Answers that had the call's credential in them.", "provider"),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "keycaddy", Name: "call_duration_seconds", Help: "How long calls take, with all of their answer.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
+		}),
+		preparation: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "keycaddy", Name: "call_preparation_seconds", Help: "How long it takes until a call is sent to the provider: what keycaddy adds, and the wait for a credential that has to be renewed first.",
+			Buckets: []float64{.00001, .00005, .0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 30},
+		}),
+	}
+	m.classes.Store(&map[string]*classes{})
+	return m
+}
+
+// registry is a configuration's.
+type registry = *prometheus.Registry
+
+// register shows the metrics in a configuration's registry.
+func (m *metrics) register(r registry) error {
+	for _, c := range []prometheus.Collector{m.calls, m.inFlight, m.replays, m.retries, m.echoes, m.duration, m.preparation} {
+		var already prometheus.AlreadyRegisteredError
+		if err := r.Register(c); err != nil && !errors.As(err, &already) {
+			return fmt.Errorf("registering metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// of are the counters of a provider.
+func (m *metrics) of(provider string) *classes {
+	if c := (*m.classes.Load())[provider]; c != nil {
+		return c
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := maps.Clone(*m.classes.Load())
+	c := new(classes)
+	for i, name := range classNames {
+		c[i] = m.calls.WithLabelValues(provider, name)
+	}
+	known[provider] = c
+	m.classes.Store(&known)
+	return c
+}
+
+// observe counts a call that has ended. Call is nil if it was refused before it
+// was clear whom it is for; aborted tells that its answer broke off.
+func (m *metrics) observe(call *proxy.Call, began time.Time, aborted bool, err error) {
+	m.inFlight.Dec()
+	m.duration.Observe(time.Since(began).Seconds())
+	provider := "unknown"
+	if call != nil {
+		provider = call.Auth.Connection.Provider
+		if !call.Sent.IsZero() {
+			m.preparation.Observe(call.Sent.Sub(began).Seconds())
+		}
+		if call.Replayed {
+			m.replays.WithLabelValues(provider).Inc()
+		}
+		if call.Retries > 0 {
+			m.retries.WithLabelValues(provider).Add(float64(call.Retries))
+		}
+		if call.Echoed.Load() {
+			m.echoes.WithLabelValues(provider).Inc()
+		}
+	}
+	switch {
+	case aborted:
+		m.calls.WithLabelValues(provider, "aborted").Inc()
+	case err != nil:
+		m.calls.WithLabelValues(provider, problem.Of(err).Code).Inc()
+	default:
+		m.of(provider)[classOf(call.Status)].Inc()
+	}
+}
