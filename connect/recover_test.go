@@ -243,6 +243,76 @@ func TestS70RenewalWhoseCredentialWasDeliveredBeforeItsOwnWrite(t *testing.T) {
 	})
 }
 
+// A credential that this process could not write was taken over from the store
+// by another, which has renewed it since. This process, whose vault is still
+// away, must not take it for the newest.
+func TestS61S112KeptCredentialThatOthersHaveRenewedIsNotSpentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, demo.Options{})
+		w.spooled(w.node, "a")
+		id := w.account()
+		w.current(id)
+		other := w.spooled(w.newNode(), "b")
+		must2(other.Refresher.Current(t.Context(), id))(t)
+		defer w.run(other)()
+		stop := w.run(w.node)
+		time.Sleep(2 * time.Second) // both know the key by now
+		w.vault.down.Store(true)
+		kept := must2(w.Refresher.Renew(t.Context(), w.current(id)))(t)
+		b := must2(other.Refresher.Renew(t.Context(), must2(other.Refresher.Current(t.Context(), id))(t)))(t)
+		time.Sleep(2 * time.Second) // it is in the vault now
+		if b.Version == 2 {
+			b = must2(other.Refresher.Renew(t.Context(), b))(t)
+		}
+		if kept.Version != 2 || b.Version != 3 {
+			t.Fatalf("versions %d and %d", kept.Version, b.Version)
+		}
+		if b, err := w.Refresher.Renew(t.Context(), kept); !errors.Is(err, vault.ErrUnavailable) {
+			t.Errorf("got %+v, %v", b, err)
+		}
+		w.vault.down.Store(false)
+		time.Sleep(time.Minute)
+		if b := w.current(id); b.Version != 3 || w.refreshes() != 2 || w.demo.Stats().ReuseDetected != 0 {
+			t.Errorf("version %d, %+v", b.Version, w.demo.Stats())
+		}
+		stop()
+	})
+}
+
+// A process that is started again finds something in its spool before it knows
+// its configuration.
+func TestS68SpoolIsDeliveredOnceThereIsASetup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, demo.Options{})
+		folder := filepath.Join(t.TempDir(), "a")
+		w.Refresher.Spool = must2(spool.Open(folder))(t)
+		id := w.account()
+		b := w.current(id)
+		stop := w.run(w.node)
+		time.Sleep(2 * time.Second)
+		w.vault.down.Store(true)
+		must2(w.Refresher.Renew(t.Context(), b))(t)
+		stop()
+		must(t, w.Refresher.Spool.Close())
+		w.vault.down.Store(false)
+
+		again := w.newNode()
+		fresh := &connect.Refresher{Store: again.store, Vault: again.vault, Logger: w.log, Spool: must2(spool.Open(folder))(t)}
+		t.Cleanup(func() { fresh.Spool.Close() })
+		stop = w.run(&node{Refresher: fresh})
+		time.Sleep(5 * time.Second)
+		if _, version := w.stored(w.row(id)); version != 1 {
+			t.Errorf("version %d before there was a setup", version)
+		}
+		fresh.Configure(w.Connector.Setup)
+		time.Sleep(2 * time.Second)
+		if _, version := w.stored(w.row(id)); version != 2 || fresh.Unwritten() != 0 {
+			t.Errorf("version %d", version)
+		}
+		stop()
+	})
+}
+
 // One that is paused before it has asked doesn't ask any more.
 func TestS60PausedHolderDoesNotSpendATokenThatOthersHaveTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

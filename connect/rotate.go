@@ -194,6 +194,9 @@ func (ro *rotation) newest(ctx context.Context) error {
 		if found && !supersedes(&cred, &ro.cred) {
 			return
 		}
+		if !found && cred.Version < ro.row.Version {
+			return // somebody has brought it to the vault and renewed it since
+		}
 		ro.Logger.Info("a credential that the vault doesn't have yet is there", connectionFields(ro.row.ID, zap.String("in", from))...)
 		ro.cred, ro.ahead, found = cred, true, true
 	}

@@ -33,10 +33,13 @@ const (
 )
 
 // Run does what doesn't wait for a call: hear what others change, renew what is
-// due, end what was interrupted, and write what the vault could not take. It
-// returns when the context ends.
+// due, end what was interrupted, and write what the vault could not take. It begins
+// when the refresher is configured, and returns when the context ends.
 func (r *Refresher) Run(ctx context.Context) {
 	r.reclaim(ctx)
+	if !r.configured(ctx) {
+		return
+	}
 	var all sync.WaitGroup
 	all.Go(func() { r.watch(ctx) })
 	all.Go(func() { r.probe(ctx) })
@@ -46,6 +49,18 @@ func (r *Refresher) Run(ctx context.Context) {
 		all.Go(func() { every(ctx, dueEvery, func() { r.renewDue(ctx) }) })
 	}
 	all.Wait()
+}
+
+// configured waits for the first setup: without one nothing can be bound.
+func (r *Refresher) configured(ctx context.Context) bool {
+	for r.setup.Load() == nil {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // reclaim gives back the leases that a former life of this process held: it
