@@ -39,6 +39,13 @@ type App struct {
 	// Where secrets rest. Default: sealed
 	VaultRaw json.RawMessage `json:"vault,omitempty" caddy:"namespace=keycaddy.vaults inline_key=vault"`
 
+	// What the connect pages call your app. Default: an app
+	AppName string `json:"app_name,omitempty"`
+
+	// How it is made sure that the person at the browser is the user that a
+	// connect session was opened for, for integrations that don't say.
+	Trust
+
 	// The API keys that apps may use: UUIDs of version 4, best given as
 	// placeholders such as `{env.KEYCADDY_API_KEY}`. If there is none here and
 	// none was made before, one is made on the first start and printed once.
@@ -75,6 +82,25 @@ type Egress struct {
 	Allow []string `json:"allow,omitempty"`
 }
 
+// Trust is how it is made sure that the person at the browser is the user that
+// a connect session was opened for. Nothing is redeemed or stored before.
+type Trust struct {
+	// Which proofs are accepted. `app`: your backend redeems the ticket that the
+	// browser brings to a return address, and names its signed-in user. `opener`:
+	// a page of one of your origins has opened the window and answers. `person`:
+	// whoever is there reads which user will get access, and says that it is
+	// them. There is no way to accept none. Default: person, app if there is a
+	// return address, opener if there is an origin
+	Proofs []string `json:"proofs,omitempty"`
+
+	// Your app's addresses that browsers may be sent back to. A session names
+	// one of them, letter by letter.
+	ReturnURLs []string `json:"return_urls,omitempty"`
+
+	// The origins of your app's pages, such as `https://app.example.com`.
+	AppOrigins []string `json:"app_origins,omitempty"`
+}
+
 // Integration is a provider set up with your own client.
 type Integration struct {
 	// The provider's id in the catalog (`caddy keycaddy providers` lists them).
@@ -96,6 +122,10 @@ type Integration struct {
 
 	// Parameters added to the authorization URL.
 	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
+
+	// How it is made sure who connects. Each of the three that is given takes
+	// the place of the general one.
+	Trust
 
 	// Values for the entry's operator fields (`app_fields`), by name.
 	Fields map[string]string `json:"fields,omitempty"`
@@ -141,13 +171,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	var integrations []*connect.Integration
 	for key, in := range a.Integrations {
-		made, err := in.make(key, cat, repl)
+		made, err := in.make(key, cat, a.Trust, repl)
 		if err != nil {
 			return fmt.Errorf("integration %s: %w", key, err)
 		}
 		integrations = append(integrations, made)
 	}
-	a.setup, err = connect.NewSetup(cat, public, egress.NewClient(a.policy, tokenTimeout), integrations)
+	if a.setup, err = connect.NewSetup(cat, public, egress.NewClient(a.policy, tokenTimeout), integrations); err != nil {
+		return err
+	}
+	a.setup.AppName, err = repl.ReplaceOrErr(a.AppName, true, true)
 	return err
 }
 
@@ -244,7 +277,30 @@ func openCatalog(folder string) (*catalog.Catalog, error) {
 // creation, which nobody has recorded.
 var started = time.Now()
 
-func (in *Integration) make(key string, cat *catalog.Catalog, repl *caddy.Replacer) (*connect.Integration, error) {
+// over returns t with what it leaves out as in general.
+func (t Trust) over(general Trust, repl *caddy.Replacer) (out connect.Trust, err error) {
+	fill := func(own, general []string) (filled []string) {
+		if own == nil {
+			own = general
+		}
+		for _, raw := range own {
+			v, rerr := repl.ReplaceOrErr(raw, true, true)
+			if rerr != nil {
+				err = rerr
+			}
+			filled = append(filled, v)
+		}
+		return filled
+	}
+	for _, p := range fill(t.Proofs, general.Proofs) {
+		out.Proofs = append(out.Proofs, connect.Proof(p))
+	}
+	out.ReturnURLs = fill(t.ReturnURLs, general.ReturnURLs)
+	out.AppOrigins = fill(t.AppOrigins, general.AppOrigins)
+	return out, err
+}
+
+func (in *Integration) make(key string, cat *catalog.Catalog, trust Trust, repl *caddy.Replacer) (*connect.Integration, error) {
 	if in == nil || key == "" {
 		return nil, errors.New("it has no configuration or no key")
 	}
@@ -266,6 +322,9 @@ func (in *Integration) make(key string, cat *catalog.Catalog, repl *caddy.Replac
 			err = fmt.Errorf("%s: %w", name, rerr)
 		}
 		return v
+	}
+	if out.Trust, err = in.Trust.over(trust, repl); err != nil {
+		return nil, err
 	}
 	out.App = scheme.App{
 		ClientID:            replace("client_id", in.ClientID),

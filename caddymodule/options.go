@@ -16,6 +16,10 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    public_url <origin>
 //	    store      <name> ...
 //	    vault      <name> ...
+//	    app_name   <name>
+//	    proofs     app|opener|person...
+//	    return_url <address>...
+//	    app_origin <origin>...
 //	    api_key    <uuid>...
 //	    catalog    <folder>
 //	    egress {
@@ -29,6 +33,9 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	        scopes        <scope>...
 //	        authorization_param <name> <value>
 //	        field         <name> <value>
+//	        proofs        app|opener|person...
+//	        return_url    <address>...
+//	        app_origin    <origin>...
 //	    }
 //	}
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
@@ -52,6 +59,10 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 	switch d.Val() {
 	case "public_url":
 		return oneArg(d, &a.PublicURL)
+	case "app_name":
+		return oneArg(d, &a.AppName)
+	case "proofs", "return_url", "app_origin":
+		return a.Trust.parseOption(d)
 	case "catalog":
 		return oneArg(d, &a.Catalog)
 	case "api_key":
@@ -145,8 +156,20 @@ func (in *Integration) parseOption(d *caddyfile.Dispenser) error {
 		return pair(d, &in.AuthorizationParams)
 	case "field":
 		return pair(d, &in.Fields)
+	case "proofs", "return_url", "app_origin":
+		return in.Trust.parseOption(d)
 	}
 	return d.Errf("unrecognized integration option %s", d.Val())
+}
+
+func (t *Trust) parseOption(d *caddyfile.Dispenser) error {
+	into := map[string]*[]string{"proofs": &t.Proofs, "return_url": &t.ReturnURLs, "app_origin": &t.AppOrigins}[d.Val()]
+	values := d.RemainingArgs()
+	if len(values) == 0 {
+		return d.ArgErr()
+	}
+	*into = append(*into, values...)
+	return nil
 }
 
 // oneArg reads an option that has one value and is given once.

@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
 	"net/url"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -79,14 +79,17 @@ type Visit struct {
 	Integrations []*Integration
 }
 
-// Step is what the visitor does next: go to the provider, or nothing more.
+// Step is what the visitor does next: go to the provider, prove who is there,
+// or nothing more.
 type Step struct {
-	// Redirect is the provider's address; empty when the connection is made.
+	// Redirect is the provider's address, if that is next.
 	Redirect string
 	// Flow names the flow, whose cookie must have the value Binding.
 	Flow    string
 	Binding string
-	// Connection is set when Redirect is empty.
+	// Waiting is set if what was entered waits for a proof.
+	Waiting *Waiting
+	// Connection is set when there is nothing more to do.
 	Connection Connection
 }
 
@@ -107,6 +110,9 @@ func (c *Connector) Open(ctx context.Context, s Session) (token string, _ Sessio
 			return "", Session{}, fmt.Errorf("%w: %w", ErrConnectionGone, err)
 		}
 	}
+	if err := c.checkReturnURL(&s); err != nil {
+		return "", Session{}, err
+	}
 	token = SessionPrefix + randomHex(32)
 	s.Token, s.Created = DigestOf(token), time.Now().UTC().Truncate(time.Millisecond)
 	s.Expires = s.Created.Add(SessionTTL)
@@ -114,6 +120,20 @@ func (c *Connector) Open(ctx context.Context, s Session) (token string, _ Sessio
 		return "", Session{}, fmt.Errorf("storing session: %w", err)
 	}
 	return token, s, nil
+}
+
+// checkReturnURL refuses an address that one of the session's integrations
+// doesn't list, or couldn't bring its ticket to.
+func (c *Connector) checkReturnURL(s *Session) error {
+	if s.ReturnURL == "" {
+		return nil
+	}
+	for _, in := range c.Setup.Integrations() {
+		if s.Allows(in.Key) && !slices.Contains(in.Trust.ReturnURLs, s.ReturnURL) {
+			return fmt.Errorf("%w: integration %q", ErrReturnURL, in.Key)
+		}
+	}
+	return nil
 }
 
 // Close ends a session.
@@ -163,8 +183,10 @@ func (v *Visit) Fields(in *Integration) []*catalog.Field {
 }
 
 // Submit takes the visitor's answers. An OAuth integration leads to the
-// provider; with all others the connection is made here, after the provider
-// has accepted the credential, or nothing is stored.
+// provider. With all others the provider is asked whether it accepts the
+// credential, or nothing is stored; the connection is then made here, if the
+// person is proof enough of who is there (whoever calls has told her whose
+// connection it will be), or waits for Confirm.
 //
 // Errors: ErrSessionExpired, ErrNotAllowed, scheme.FieldErrors, *VerifyError,
 // *scheme.TokenError, ErrConnectionGone.
@@ -194,7 +216,13 @@ func (c *Connector) Submit(ctx context.Context, token, integration string, answe
 		c.Logger.Info("credential refused while connecting", zap.String("integration", in.Key), zap.Error(err))
 		return Step{}, err
 	}
+	if !in.Trust.Accepts(ByPerson) || in.Trust.ReturnURL(&v.Session) != "" {
+		return c.holdForm(ctx, v, in, g)
+	}
 	conn, err := c.save(ctx, &v.Session, in, g)
+	if err == nil {
+		c.note(ctx, v.Token, Result{Status: Connected, Integration: in.Key, Connection: conn.ID.Connection})
+	}
 	return Step{Connection: conn}, err
 }
 
@@ -223,6 +251,7 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 	if err := c.Store.PutFlow(ctx, f); err != nil {
 		return Step{}, fmt.Errorf("storing authorization attempt: %w", err)
 	}
+	c.note(ctx, f.Session, Result{Status: Pending, Integration: in.Key})
 	c.Logger.Info("authorization started", zap.String("integration", in.Key), zap.String("flow", f.ID))
 	return Step{Redirect: to, Flow: f.ID, Binding: binding}, nil
 }
@@ -244,20 +273,23 @@ func schemeFlow(f *Flow, state, binding string, d SessionDefaults) scheme.Flow {
 	}
 }
 
-// Arrival is a callback that belongs to a flow.
+// Arrival is a callback, or a proof, that belongs to a flow.
 type Arrival struct {
-	Flow       Flow
+	Flow Flow
+	// Waiting is set if a code has come and is not redeemed yet.
+	Waiting    *Waiting
 	Connection Connection // set if the flow succeeded
 }
 
-// Finish ends the flow that a callback belongs to. The state works once,
-// whatever comes of it; binding returns the value of the flow's cookie. How
-// the flow has ended is also kept for Flow.
+// Arrive takes a callback. The state works once, whatever comes of it; binding
+// returns the value of the flow's cookie. A code that has come is sealed and
+// waits for Confirm; nothing is asked of the provider. How the flow has ended,
+// if it has, is also kept for Flow.
 //
 // Errors: ErrFlowExpired (with no Arrival), ErrOtherBrowser,
 // *scheme.CallbackError, *scheme.TokenError, ErrSessionExpired,
 // ErrNotAllowed, ErrConnectionGone.
-func (c *Connector) Finish(ctx context.Context, callback url.Values, binding func(flow string) string) (Arrival, error) {
+func (c *Connector) Arrive(ctx context.Context, callback url.Values, binding func(flow string) string) (Arrival, error) {
 	states := callback["state"]
 	if len(states) != 1 {
 		return Arrival{}, ErrFlowExpired
@@ -269,47 +301,84 @@ func (c *Connector) Finish(ctx context.Context, callback url.Values, binding fun
 	if err != nil {
 		return Arrival{}, fmt.Errorf("reading authorization attempt: %w", err)
 	}
-	a := Arrival{Flow: f}
-	a.Connection, err = c.arrive(ctx, &f, states[0], binding(f.ID), callback)
-	outcome := outcomeOf(a.Connection, err)
-	a.Flow.Outcome = &outcome
-	fields := []zap.Field{zap.String("integration", f.Integration), zap.String("flow", f.ID)}
+	w, err := c.arrive(ctx, &f, states[0], binding(f.ID), callback)
 	if err != nil {
-		c.Logger.Warn("authorization failed", append(fields, zap.Error(err))...)
-	} else {
-		c.Logger.Info("authorization finished", append(fields, zap.String("connection", a.Connection.ID.Connection))...)
+		return c.finish(ctx, f, Connection{}, err)
 	}
-	if ferr := c.Store.FinishFlow(context.WithoutCancel(ctx), f.ID, outcome); ferr != nil {
-		c.Logger.Error("recording how an authorization ended", append(fields, zap.Error(ferr))...)
-	}
-	return a, err
+	return Arrival{Flow: f, Waiting: w}, nil
 }
 
-func (c *Connector) arrive(ctx context.Context, f *Flow, state, binding string, callback url.Values) (Connection, error) {
-	if got := DigestOf(binding); subtle.ConstantTimeCompare(got[:], f.Browser[:]) != 1 {
-		return Connection{}, ErrOtherBrowser
+func (c *Connector) arrive(ctx context.Context, f *Flow, state, binding string, callback url.Values) (*Waiting, error) {
+	if !equal(DigestOf(binding), f.Browser) {
+		return nil, ErrOtherBrowser
 	}
+	s, in, err := c.party(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := in.Scheme.(scheme.Redirector)
+	if !ok {
+		return nil, ErrNotAllowed
+	}
+	if err := r.Check(schemeFlow(f, state, binding, s.Defaults[in.Key]), callback); err != nil {
+		return nil, err
+	}
+	return c.hold(ctx, f, &s, in, holdKey(state, binding), held{State: state, Binding: binding, Callback: callback})
+}
+
+// party returns whose flow it is and what for, as both are now.
+func (c *Connector) party(ctx context.Context, f *Flow) (Session, *Integration, error) {
 	s, err := c.Store.Session(ctx, f.Session)
 	if errors.Is(err, ErrNotFound) {
-		return Connection{}, ErrSessionExpired
+		return Session{}, nil, ErrSessionExpired
 	}
 	if err != nil {
-		return Connection{}, fmt.Errorf("reading session: %w", err)
+		return Session{}, nil, fmt.Errorf("reading session: %w", err)
 	}
 	in, err := c.Setup.Integration(f.Integration)
 	if err != nil {
-		return Connection{}, err
+		return Session{}, nil, err
 	}
-	r, ok := in.Scheme.(scheme.Redirector)
-	if !ok || !s.Allows(in.Key) {
-		return Connection{}, ErrNotAllowed
+	if !s.Allows(in.Key) {
+		return Session{}, nil, ErrNotAllowed
 	}
-	g, err := r.Exchange(ctx, schemeFlow(f, state, binding, s.Defaults[in.Key]), callback)
-	if err != nil {
-		return Connection{}, err
+	return s, in, nil
+}
+
+// finish records how a flow has ended.
+func (c *Connector) finish(ctx context.Context, f Flow, conn Connection, err error) (Arrival, error) {
+	outcome := outcomeOf(conn, err)
+	f.Outcome, f.Hold = &outcome, nil
+	switch {
+	case errors.Is(err, ErrUserMismatch):
+		c.Logger.Warn("the person at the browser is not the session's user; what was brought is thrown away", append(f.fields(), zap.String("event", "link_user_mismatch"))...)
+	case err != nil:
+		c.Logger.Warn("authorization failed", append(f.fields(), zap.Error(err))...)
+	default:
+		c.Logger.Info("authorization finished", append(f.fields(), zap.String("connection", conn.ID.Connection))...)
 	}
-	// From here on the code is spent: a visitor who goes away must not undo it.
-	return c.save(context.WithoutCancel(ctx), &s, in, g)
+	if ferr := c.Store.FinishFlow(context.WithoutCancel(ctx), f.ID, outcome); ferr != nil {
+		c.Logger.Error("recording how an authorization ended", append(f.fields(), zap.Error(ferr))...)
+	}
+	r := Result{Status: Connected, Integration: f.Integration, Connection: outcome.Connection}
+	if outcome.Code != "" {
+		r = Result{Status: Failed, Integration: f.Integration, Code: outcome.Code}
+	}
+	c.note(context.WithoutCancel(ctx), f.Session, r)
+	return Arrival{Flow: f, Connection: conn}, err
+}
+
+// note keeps how a session's attempt stands, for whoever has opened the pages.
+// Nothing depends on it.
+func (c *Connector) note(ctx context.Context, session Digest, r Result) {
+	if err := c.Store.NoteResult(ctx, session, r); err != nil && !errors.Is(err, ErrNotFound) {
+		c.Logger.Error("recording how a session stands", zap.String("integration", r.Integration), zap.Error(err))
+	}
+}
+
+// fields name a flow in the log.
+func (f *Flow) fields() []zap.Field {
+	return []zap.Field{zap.String("integration", f.Integration), zap.String("flow", f.ID)}
 }
 
 func outcomeOf(conn Connection, err error) Outcome {
@@ -325,6 +394,10 @@ func outcomeOf(conn Connection, err error) Outcome {
 		return Outcome{Code: token.Code, Detail: token.Description}
 	case errors.Is(err, ErrOtherBrowser):
 		return Outcome{Code: "other_browser"}
+	case errors.Is(err, ErrUserMismatch):
+		return Outcome{Code: "link_user_mismatch"}
+	case errors.Is(err, ErrProofRefused):
+		return Outcome{Code: "proof_refused"}
 	case errors.Is(err, ErrSessionExpired):
 		return Outcome{Code: "session_expired"}
 	case errors.Is(err, ErrConnectionGone):

@@ -51,6 +51,7 @@ type Integration struct {
 	Provider    *catalog.Provider
 	App         scheme.App
 	Scheme      scheme.Scheme
+	Trust       Trust
 	Created     time.Time
 }
 
@@ -65,6 +66,8 @@ type Setup struct {
 	PublicURL *url.URL
 	// Client sends keycaddy's own requests to providers.
 	Client *http.Client
+	// AppName is what the pages call the app; empty: an app.
+	AppName string
 
 	integrations map[string]*Integration
 }
@@ -75,6 +78,9 @@ func NewSetup(cat *catalog.Catalog, public *url.URL, client *http.Client, integr
 	for _, in := range integrations {
 		sch, err := scheme.For(in.Provider, in.App, client)
 		if err != nil {
+			return nil, fmt.Errorf("integration %s: %w", in.Key, err)
+		}
+		if err := in.Trust.settle(); err != nil {
 			return nil, fmt.Errorf("integration %s: %w", in.Key, err)
 		}
 		in.Scheme = sch

@@ -73,6 +73,9 @@ func connectOIDC(t *testing.T, link string) {
 		chromedp.Click(chromedp.CSS(`button[type=submit]`)),
 		chromedp.WaitVisible(chromedp.CSS(`#allow`)),
 		chromedp.Click(chromedp.CSS(`#allow`)),
+		chromedp.WaitVisible(chromedp.CSS(`button[value=yes]`)),
+		chromedp.Sleep(600*time.Millisecond), // a click at once might have been meant for the page before
+		chromedp.Click(chromedp.CSS(`button[value=yes]`)),
 		chromedp.WaitVisible(chromedp.CSS(`.outcome`)),
 	)
 	if err != nil {

@@ -23,6 +23,8 @@ type formView struct {
 	Redirects  bool
 	Reconnect  bool
 	Checked    bool // the provider is asked before anything is stored
+	Pledge     bool // sending the form is the proof that it is meant so
+	App        string
 	Fields     []*fieldView
 	Links      []link
 	Alert      *notice
@@ -62,7 +64,8 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 	view := formView{
 		Who: whoOf(&v.Session), Steps: h.steps(stepConnect, several),
 		Name: in.DisplayName, Domain: in.Provider.VendorDomain, Tile: tileOf(in.DisplayName),
-		Redirects: redirects, Reconnect: v.Reconnect, Checked: checked(in),
+		Pledge: !redirects && in.Trust.Accepts(connect.ByPerson) && in.Trust.ReturnURL(&v.Session) == "",
+		App:    h.connector.Setup.AppName, Redirects: redirects, Reconnect: v.Reconnect, Checked: checked(in),
 		Fields: h.fields(v.Fields(in), a), Links: h.links(in, redirects), Alert: a.alert,
 		Action: withPath + url.PathEscape(key), Token: token, Key: formKey(h.visitor(w, r), token),
 	}
@@ -79,6 +82,8 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 	}
 	if redirects {
 		p.formAction = h.leavingPolicy(strings.HasPrefix(in.Provider.Authorize.URL.String(), "http://"))
+	} else if to, err := url.Parse(in.Trust.ReturnURL(&v.Session)); err == nil && to.Host != "" {
+		p.formAction = "'self' " + to.Scheme + "://" + to.Host
 	}
 	h.render(w, status, "form", p)
 }
@@ -101,23 +106,7 @@ func (h *Handler) focus(v *formView) {
 }
 
 func (h *Handler) serveSubmit(w http.ResponseWriter, r *http.Request, key string) {
-	if err := h.cross.Check(r); err != nil {
-		h.logger.Warn("refused a form from another site", zap.String("integration", key), zap.Error(err))
-		h.fail(w, r, http.StatusForbidden, h.text.ForeignForm)
-		return
-	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
-		h.fail(w, r, http.StatusUnsupportedMediaType, h.text.ForeignForm)
-		return
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			h.fail(w, r, http.StatusRequestEntityTooLarge, h.text.TooLarge)
-			return
-		}
-		h.fail(w, r, http.StatusBadRequest, h.text.ForeignForm)
+	if !h.readForm(w, r) {
 		return
 	}
 	token := r.PostForm.Get("session_token")
@@ -140,11 +129,38 @@ func (h *Handler) serveSubmit(w http.ResponseWriter, r *http.Request, key string
 	case err != nil:
 		h.refuse(w, r, in, v.Fields(in), token, answers, err)
 	case to.Redirect != "":
-		h.bindFlow(w, to.Flow, to.Binding, token)
+		h.bindFlow(w, to.Flow, to.Binding, token, connect.FlowTTL)
 		seeOther(w, to.Redirect)
+	case to.Waiting != nil:
+		h.wait(w, to.Flow, token, to.Waiting)
 	default:
 		seeOther(w, donePath+"?"+sessionQuery(token, "integration", key))
 	}
+}
+
+// readForm reads a form that comes from our own pages, or answers that it won't
+// do.
+func (h *Handler) readForm(w http.ResponseWriter, r *http.Request) bool {
+	if err := h.cross.Check(r); err != nil {
+		h.logger.Warn("refused a form from another site", zap.String("path", r.URL.Path), zap.Error(err))
+		h.fail(w, r, http.StatusForbidden, h.text.ForeignForm)
+		return false
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+		h.fail(w, r, http.StatusUnsupportedMediaType, h.text.ForeignForm)
+		return false
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			h.fail(w, r, http.StatusRequestEntityTooLarge, h.text.TooLarge)
+			return false
+		}
+		h.fail(w, r, http.StatusBadRequest, h.text.ForeignForm)
+		return false
+	}
+	return true
 }
 
 func (h *Handler) visit(r *http.Request, token, key string) (*connect.Visit, *connect.Integration, error) {

@@ -88,6 +88,7 @@ type site struct {
 	store   *sqlite.Store
 	demo    *demo.Provider
 	logs    *observer.ObservedLogs
+	log     *zap.Logger
 	fake    atomic.Value // the http.HandlerFunc that answers /fake/
 	calls   atomic.Int32 // of the fake provider
 	public  string
@@ -144,9 +145,13 @@ func newSite(t *testing.T, public string) *site {
 	r := &connect.Refresher{Store: store, Vault: v, Logger: log}
 	r.Configure(setup)
 	s.conn = &connect.Connector{Setup: setup, Refresher: r, Store: store, Vault: v, Logger: log}
-	s.pages = page.New(s.conn, log)
+	s.log = log
+	s.renew()
 	return s
 }
+
+// renew makes the pages anew, as a reload does.
+func (s *site) renew() { s.pages = page.New(s.conn, s.log) }
 
 // answerWith makes the fake provider answer so.
 func (s *site) answerWith(f http.HandlerFunc) { s.fake.Store(f) }
@@ -277,6 +282,40 @@ func (s *site) consent(at *url.URL, decision string) string {
 		s.t.Fatalf("consent led to %q", w.Header().Get("Location"))
 	}
 	return to
+}
+
+// arrive opens a callback, and says yes if asked who is there.
+func (s *site) arrive(to string) answer {
+	s.t.Helper()
+	a := s.get(to)
+	if at := a.Header.Get("Location"); strings.HasPrefix(at, "/connect/confirm?") {
+		return s.decide(at, "yes")
+	}
+	return a
+}
+
+// decide opens the page that asks who is there, and answers.
+func (s *site) decide(at, decision string, more ...string) answer {
+	s.t.Helper()
+	form := s.asked(at)
+	form.Set("decision", decision)
+	for i := 0; i+1 < len(more); i += 2 {
+		form.Set(more[i], more[i+1])
+	}
+	return s.post("/connect/confirm", form)
+}
+
+// asked opens the page that asks who is there and returns what it would send.
+func (s *site) asked(at string) url.Values {
+	s.t.Helper()
+	a := s.get(at)
+	m := csrfField.FindStringSubmatch(a.text)
+	if a.StatusCode != 200 || m == nil {
+		s.t.Fatalf("%s: status %d, csrf field %v", at, a.StatusCode, m)
+	}
+	u, err := url.Parse(at)
+	must(s.t, err)
+	return url.Values{"flow": u.Query()["flow"], "csrf": {m[1]}}
 }
 
 func (a answer) expect(t *testing.T, status int, texts ...string) {

@@ -1,18 +1,33 @@
 package page
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/keycaddy/keycaddy/connect"
+)
 
 // setHeaders puts on every answer, redirects too, what keeps it from being
 // stored, framed, guessed at or told to the next site (S20, S21).
 func (h *Handler) setHeaders(head http.Header) {
 	head.Set("Cache-Control", "no-store")
 	head.Set("Content-Security-Policy", policy("", "'self'"))
-	head.Set("Cross-Origin-Opener-Policy", "same-origin-allow-popups")
+	head.Set("Cross-Origin-Opener-Policy", h.opener)
 	head.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
 	head.Set("Referrer-Policy", h.referrerPolicy())
 	head.Set("X-Content-Type-Options", "nosniff")
 	head.Set("X-Frame-Options", "DENY")
 	head.Set("X-Robots-Tag", "noindex, nofollow")
+}
+
+// openerPolicy cuts these pages off from whoever has opened them, unless one of
+// the app's may have to answer for who is there (S1).
+func openerPolicy(s *connect.Setup) string {
+	for _, in := range s.Integrations() {
+		if in.Trust.Accepts(connect.ByOpener) {
+			return "unsafe-none"
+		}
+	}
+	return "same-origin-allow-popups"
 }
 
 // referrerPolicy is no-referrer. With it, forms are sent with "Origin: null",

@@ -49,6 +49,18 @@ var english = messages{
 	CodeLabel:   "Code",
 	NoSession:   "This link has expired since. Ask the app for a new one to try again.",
 
+	ConfirmTitle: "Is this meant for you?",
+	ConfirmLead:  "You have agreed at %[1]s. Nothing has been handed over yet.",
+	WhoGets:      "This user of the app will be able to use your %[1]s account:",
+	WhoGetsApp:   "This user of %[2]s will be able to use your %[1]s account:", // the app's name
+	WhoUnknown:   "The app has not said which of its users will be able to use your %[1]s account. Only go on if you have started this yourself, in the app, just now.",
+	NotYou:       "If that isn’t you, stop here. Whoever sent you this link would get access to your %[1]s account.",
+	NotYouKey:    "If that isn’t you, close this window. Whoever sent you this link would get access to your %[1]s account.",
+	Yes:          "Yes, this is me",
+	No:           "No, stop",
+	AskingApp:    "Asking the app who is there…",
+	AppOnly:      "This can only be finished from the app’s own page. Go back to the app and start there.",
+
 	Missing:      "This is needed here.",
 	FieldsTitle:  "One answer needs another look",
 	FieldsTitles: "%[1]d answers need another look", // how many
@@ -110,6 +122,8 @@ var english = messages{
 		"invalid_grant":           {"%[1]s did not take the sign-in any more. It may have taken too long.", byVisitor},
 		"session_expired":         {"The link expired while you were at %[1]s.", byApp},
 		"connection_gone":         {"The connection was removed while you were at %[1]s, so there was nothing to renew.", byApp},
+		"link_user_mismatch":      {"This link is for somebody else, so nothing was connected. What you agreed to was thrown away.", byApp},
+		"proof_refused":           {"The app has to say itself who is there, and did not.", byApp},
 		"other_browser":           {"This sign-in was started in another browser, so it could not be finished there.", byVisitor},
 		"server_error":            {"Something went wrong between us and %[1]s.", byTime},
 		"temporarily_unavailable": {"%[1]s is busy or down for maintenance.", byTime},

@@ -5,7 +5,11 @@
 //	GET  /connect/with/{integration}    what is asked for, and the button
 //	POST /connect/with/{integration}    the answers
 //	GET  /oauth/callback                back from the provider
+//	GET  /connect/confirm               who is there? (before anything is redeemed)
+//	POST /connect/confirm               the proof, or a no
 //	GET  /connect/done                  how it went
+//	GET  /connect/result                the same, for the app's page
+//	GET  /connect.js                    opens all of it from the app's page
 //
 // The session token of the link is the only thing that lets a visitor in. It
 // never becomes a cookie by opening a link: a cookie that ties the browser to
@@ -31,8 +35,12 @@ import (
 const (
 	choosePath   = "/connect"
 	withPath     = "/connect/with/"
+	confirmPath  = "/connect/confirm"
 	donePath     = "/connect/done"
+	resultPath   = "/connect/result"
 	callbackPath = "/oauth/callback"
+	clientPath   = "/connect.js"
+	typesPath    = "/connect.d.ts"
 
 	// maxForm bounds what a visitor may send (S25).
 	maxForm = 64 << 10
@@ -44,6 +52,7 @@ type Handler struct {
 	logger    *zap.Logger
 	cross     *http.CrossOriginProtection
 	secure    bool // the public origin is https
+	opener    string
 	text      *messages
 }
 
@@ -57,6 +66,7 @@ func New(c *connect.Connector, logger *zap.Logger) *Handler {
 		connector: c, logger: logger, text: &english,
 		cross:  http.NewCrossOriginProtection(),
 		secure: c.Setup.PublicURL.Scheme == "https",
+		opener: openerPolicy(c.Setup),
 	}
 	origin := c.Setup.PublicURL.Scheme + "://" + c.Setup.PublicURL.Host
 	if err := h.cross.AddTrustedOrigin(origin); err != nil {
@@ -68,7 +78,7 @@ func New(c *connect.Connector, logger *zap.Logger) *Handler {
 // Handles tells whether a request's path belongs to the pages.
 func (h *Handler) Handles(r *http.Request) bool {
 	switch p := r.URL.Path; p {
-	case choosePath, choosePath + "/", donePath, callbackPath:
+	case choosePath, choosePath + "/", confirmPath, donePath, resultPath, callbackPath, clientPath, typesPath:
 		return true
 	default:
 		return strings.HasPrefix(p, withPath)
@@ -83,6 +93,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.only(w, r, h.serveChoose, http.MethodGet, http.MethodHead)
 	case p == donePath:
 		h.only(w, r, h.serveDone, http.MethodGet, http.MethodHead)
+	case p == clientPath || p == typesPath:
+		h.only(w, r, h.serveClient, http.MethodGet, http.MethodHead)
+	case p == resultPath:
+		h.only(w, r, h.serveResult, http.MethodGet, http.MethodOptions)
+	case p == confirmPath && r.Method == http.MethodPost:
+		h.serveConfirm(w, r)
+	case p == confirmPath:
+		h.only(w, r, h.showConfirm, http.MethodGet, http.MethodHead, http.MethodPost)
 	case p == callbackPath:
 		// Not HEAD: whatever looks at a link before it is followed must not
 		// spend the code that is in it.

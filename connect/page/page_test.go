@@ -21,7 +21,7 @@ func (s *site) checkHeaders(a answer) {
 	s.t.Helper()
 	for name, want := range map[string]string{
 		"Cache-Control": "no-store", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff",
-		"Cross-Origin-Opener-Policy": "same-origin-allow-popups",
+		"Cross-Origin-Opener-Policy": s.openerPolicy(),
 	} {
 		if got := a.Header.Get(name); got != want {
 			s.t.Errorf("%s is %q, want %q", name, got, want)
@@ -62,6 +62,16 @@ func (s *site) checkHeaders(a answer) {
 	if strings.Contains(a.Header.Get("Location"), "attacker.example") {
 		s.t.Errorf("S19: redirect to the Host header: %q", a.Header.Get("Location"))
 	}
+}
+
+// openerPolicy is that of pages which nobody may answer for who has opened them.
+func (s *site) openerPolicy() string {
+	for _, in := range s.conn.Setup.Integrations() {
+		if in.Trust.Accepts(connect.ByOpener) {
+			return "unsafe-none"
+		}
+	}
+	return "same-origin-allow-popups"
 }
 
 func TestChoose(t *testing.T) {

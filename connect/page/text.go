@@ -29,6 +29,8 @@ type messages struct {
 	BackLink, SafeOAuth, SafeChecked, SafeStored, Unexpected     string
 	DoneTitle, DoneText, FailedTitle, TryAgain, Details          string
 	TheySaid, CodeLabel, NoSession                               string
+	ConfirmTitle, ConfirmLead, WhoGets, WhoGetsApp, WhoUnknown   string
+	NotYou, NotYouKey, Yes, No, AskingApp, AppOnly               string
 	Missing, FieldsTitle, FieldsTitles, FieldsText               string
 	PresetTitle, PresetText                                      string
 	RefusedKey, RefusedDetails, RefusedText                      string

@@ -15,7 +15,7 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 )
 
-//go:embed templates style.css script.js
+//go:embed templates style.css script.js connect.js connect.d.ts
 var files embed.FS
 
 var (
@@ -26,7 +26,7 @@ var (
 // pages holds each page with the frame around it.
 var pages = func() map[string]*template.Template {
 	m := make(map[string]*template.Template)
-	for _, name := range []string{"choose", "form", "done", "notice"} {
+	for _, name := range []string{"choose", "form", "confirm", "done", "notice"} {
 		m[name] = template.Must(template.ParseFS(files, "templates/frame.html", "templates/icons.html", "templates/"+name+".html"))
 	}
 	return m
@@ -100,13 +100,15 @@ func tileOf(name string) tile {
 }
 
 // who is the end user whose account is connected, as the app has named them. It
-// lets somebody who was sent a stranger's link see that it isn't theirs (S2).
+// lets somebody who was sent a stranger's link see that it isn't theirs (S1).
 type who struct{ Name, More string }
 
 func whoOf(s *connect.Session) *who {
 	var parts []string
 	if u := s.EndUser; u != nil {
 		parts = append(parts, u.DisplayName, u.Email)
+	} else {
+		parts = append(parts, s.Tags["end_user_display_name"], s.Tags["end_user_email"])
 	}
 	if s.Organization != nil {
 		parts = append(parts, s.Organization.DisplayName)
@@ -118,6 +120,9 @@ func whoOf(s *connect.Session) *who {
 		}
 	}
 	if len(known) == 0 {
+		if id := s.UserID(); id != "" {
+			return &who{Name: id}
+		}
 		return nil
 	}
 	return &who{Name: known[0], More: strings.Join(known[1:], " · ")}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -110,7 +111,7 @@ func TestS118TwoVersionsWorkSideBySide(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = openTest(t, dsn).Migrate(t.Context())
-	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "at version 3 and needs one that knows 2, this one knows 1") {
+	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), fmt.Sprintf("at version %d and needs one that knows %d, this one knows %d", len(contracted), len(expanded), len(ours))) {
 		t.Fatalf("got %v, want ErrNewer", err)
 	}
 	expectVersion(t, dsn, len(contracted), len(expanded))

@@ -144,25 +144,37 @@ func (s oauth2Code) flowValues(f Flow) func(ns, path string) (string, bool) {
 	}
 }
 
-// Exchange redeems the code that the callback has brought (RFC 6749 section
-// 4.1.3). A parameter that comes twice makes the callback invalid (section 3.1).
-func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (Grant, error) {
+// Check finds out whether the callback brings a code (RFC 6749 section 4.1.2). A
+// parameter that comes twice makes it invalid (section 3.1).
+func (s oauth2Code) Check(_ Flow, callback url.Values) error {
 	for name, values := range callback {
 		if len(values) > 1 {
-			return Grant{}, &CallbackError{Code: "duplicate_parameter", Description: clean(name)}
+			return &CallbackError{Code: "duplicate_parameter", Description: clean(name)}
 		}
 	}
 	if code := callback.Get("error"); code != "" {
-		return Grant{}, &CallbackError{Code: cleanCode(code), Description: clean(callback.Get("error_description"))}
+		return &CallbackError{Code: cleanCode(code), Description: clean(callback.Get("error_description"))}
 	}
-	codeParam := "code"
-	if s.provider.Authorize.CodeParam != "" {
-		codeParam = s.provider.Authorize.CodeParam
+	if callback.Get(s.codeParam()) == "" {
+		return &CallbackError{Code: "missing_code"}
 	}
-	code := callback.Get(codeParam)
-	if code == "" {
-		return Grant{}, &CallbackError{Code: "missing_code"}
+	return nil
+}
+
+func (s oauth2Code) codeParam() string {
+	if p := s.provider.Authorize.CodeParam; p != "" {
+		return p
 	}
+	return "code"
+}
+
+// Exchange redeems the code that the callback has brought (RFC 6749 section
+// 4.1.3).
+func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (Grant, error) {
+	if err := s.Check(f, callback); err != nil {
+		return Grant{}, err
+	}
+	code := callback.Get(s.codeParam())
 	if s.provider.Authorize.CodeIsURLEncoded {
 		if decoded, err := url.QueryUnescape(code); err == nil {
 			code = decoded

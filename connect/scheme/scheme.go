@@ -65,8 +65,11 @@ type Redirector interface {
 	Prepare(answers map[string]string) (map[string]string, error)
 	// AuthURL is where the browser is sent.
 	AuthURL(f Flow) (string, error)
-	// Exchange redeems the callback's code. Errors: *CallbackError,
-	// *TokenError.
+	// Check tells whether a callback brings something that can be redeemed. It
+	// asks nobody. Errors: *CallbackError.
+	Check(f Flow, callback url.Values) error
+	// Exchange redeems a callback that has passed Check. Errors:
+	// *CallbackError, *TokenError.
 	Exchange(ctx context.Context, f Flow, callback url.Values) (Grant, error)
 }
 
