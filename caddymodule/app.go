@@ -46,6 +46,16 @@ type App struct {
 	// connect session was opened for, for integrations that don't say.
 	Trust
 
+	// Gives every integration a callback address of its own,
+	// `<public_url>/oauth/callback/<integration>`, so that an answer which one
+	// provider was tricked into can't be taken for another's. Each has to be
+	// registered with its provider. Default: one address for all
+	OwnCallbacks bool `json:"own_callbacks,omitempty"`
+
+	// The origins whose pages may hold the connect pages in a frame. Default:
+	// none
+	Embedders []string `json:"embedders,omitempty"`
+
 	// The API keys that apps may use: UUIDs of version 4, best given as
 	// placeholders such as `{env.KEYCADDY_API_KEY}`. If there is none here and
 	// none was made before, one is made on the first start and printed once.
@@ -123,6 +133,10 @@ type Integration struct {
 	// Parameters added to the authorization URL.
 	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
 
+	// Gives the integration a callback address of its own; see the app's
+	// `own_callbacks`.
+	OwnCallback bool `json:"own_callback,omitempty"`
+
 	// How it is made sure who connects. Each of the three that is given takes
 	// the place of the general one.
 	Trust
@@ -175,13 +189,26 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if err != nil {
 			return fmt.Errorf("integration %s: %w", key, err)
 		}
+		made.OwnCallback = in.OwnCallback || a.OwnCallbacks
 		integrations = append(integrations, made)
 	}
 	if a.setup, err = connect.NewSetup(cat, public, egress.NewClient(a.policy, tokenTimeout), integrations); err != nil {
 		return err
 	}
-	a.setup.AppName, err = repl.ReplaceOrErr(a.AppName, true, true)
-	return err
+	if a.setup.AppName, err = repl.ReplaceOrErr(a.AppName, true, true); err != nil {
+		return fmt.Errorf("app_name: %w", err)
+	}
+	for _, raw := range a.Embedders {
+		origin, err := repl.ReplaceOrErr(raw, true, true)
+		if err == nil {
+			err = connect.CheckOrigin(origin)
+		}
+		if err != nil {
+			return fmt.Errorf("embedder %q: %w", raw, err)
+		}
+		a.setup.Embedders = append(a.setup.Embedders, origin)
+	}
+	return nil
 }
 
 // tokenTimeout bounds one request to a provider's token endpoint.

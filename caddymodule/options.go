@@ -20,6 +20,8 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    proofs     app|opener|person...
 //	    return_url <address>...
 //	    app_origin <origin>...
+//	    own_callbacks
+//	    embedder   <origin>...
 //	    api_key    <uuid>...
 //	    catalog    <folder>
 //	    egress {
@@ -36,6 +38,7 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	        proofs        app|opener|person...
 //	        return_url    <address>...
 //	        app_origin    <origin>...
+//	        own_callback
 //	    }
 //	}
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
@@ -63,6 +66,15 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		return oneArg(d, &a.AppName)
 	case "proofs", "return_url", "app_origin":
 		return a.Trust.parseOption(d)
+	case "own_callbacks":
+		return single(d, &a.OwnCallbacks)
+	case "embedder":
+		origins := d.RemainingArgs()
+		if len(origins) == 0 {
+			return d.ArgErr()
+		}
+		a.Embedders = append(a.Embedders, origins...)
+		return nil
 	case "catalog":
 		return oneArg(d, &a.Catalog)
 	case "api_key":
@@ -158,6 +170,8 @@ func (in *Integration) parseOption(d *caddyfile.Dispenser) error {
 		return pair(d, &in.Fields)
 	case "proofs", "return_url", "app_origin":
 		return in.Trust.parseOption(d)
+	case "own_callback":
+		return single(d, &in.OwnCallback)
 	}
 	return d.Errf("unrecognized integration option %s", d.Val())
 }
@@ -169,6 +183,18 @@ func (t *Trust) parseOption(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	*into = append(*into, values...)
+	return nil
+}
+
+// single reads an option that has no value and is given once.
+func single(d *caddyfile.Dispenser, into *bool) error {
+	if *into {
+		return d.Errf("%s is given twice", d.Val())
+	}
+	*into = true
+	if d.NextArg() {
+		return d.ArgErr()
+	}
 	return nil
 }
 

@@ -39,6 +39,9 @@ var (
 	// ErrOtherBrowser says that a callback came from a browser that the flow
 	// was not started in.
 	ErrOtherBrowser = errors.New("connect: authorization attempt was started in another browser")
+	// ErrOtherCallback says that a callback came to another address than the
+	// flow's: the answer is for another integration.
+	ErrOtherCallback = errors.New("connect: callback is for another integration")
 	// ErrConnectionGone says that the connection to be connected again has
 	// been removed.
 	ErrConnectionGone = errors.New("connect: connection to reconnect does not exist")
@@ -240,7 +243,7 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 		Session:     v.Token,
 		Integration: in.Key,
 		Config:      config,
-		RedirectURL: c.Setup.CallbackURL(),
+		RedirectURL: c.Setup.CallbackURL(in),
 		Expires:     time.Now().Add(FlowTTL),
 	}
 	defaults := v.Defaults[in.Key]
@@ -256,16 +259,22 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 	return Step{Redirect: to, Flow: f.ID, Binding: binding}, nil
 }
 
-// schemeFlow is what the scheme sees of a flow. The PKCE verifier is made of
-// the two secrets that only the browser has both of (43 characters, as RFC 7636
-// section 4.1 asks for): it rests nowhere, and a callback from another browser
+// derive makes a value, for one purpose, of the two secrets that only the
+// browser has both of. It rests nowhere, and a callback from another browser
 // could not even make it.
-func schemeFlow(f *Flow, state, binding string, d SessionDefaults) scheme.Flow {
+func derive(purpose, state, binding string) []byte {
 	mac := hmac.New(sha256.New, []byte(binding))
-	mac.Write([]byte("pkce verifier\x00" + state))
+	mac.Write([]byte(purpose + "\x00" + state))
+	return mac.Sum(nil)
+}
+
+// schemeFlow is what the scheme sees of a flow. The PKCE verifier has the 43
+// characters that RFC 7636 section 4.1 asks for.
+func schemeFlow(f *Flow, state, binding string, d SessionDefaults) scheme.Flow {
 	return scheme.Flow{
 		State:       state,
-		Verifier:    scheme.Secret(base64.RawURLEncoding.EncodeToString(mac.Sum(nil))),
+		Verifier:    scheme.Secret(base64.RawURLEncoding.EncodeToString(derive("pkce verifier", state, binding))),
+		Nonce:       base64.RawURLEncoding.EncodeToString(derive("nonce", state, binding)),
 		RedirectURL: f.RedirectURL,
 		Config:      f.Config,
 		Scopes:      d.Scopes,
@@ -281,15 +290,15 @@ type Arrival struct {
 	Connection Connection // set if the flow succeeded
 }
 
-// Arrive takes a callback. The state works once, whatever comes of it; binding
-// returns the value of the flow's cookie. A code that has come is sealed and
+// Arrive takes a callback that came to an address. The state works once,
+// whatever comes of it; binding returns the value of the flow's cookie. A code that has come is sealed and
 // waits for Confirm; nothing is asked of the provider. How the flow has ended,
 // if it has, is also kept for Flow.
 //
-// Errors: ErrFlowExpired (with no Arrival), ErrOtherBrowser,
+// Errors: ErrFlowExpired (with no Arrival), ErrOtherBrowser, ErrOtherCallback,
 // *scheme.CallbackError, *scheme.TokenError, ErrSessionExpired,
 // ErrNotAllowed, ErrConnectionGone.
-func (c *Connector) Arrive(ctx context.Context, callback url.Values, binding func(flow string) string) (Arrival, error) {
+func (c *Connector) Arrive(ctx context.Context, at string, callback url.Values, binding func(flow string) string) (Arrival, error) {
 	states := callback["state"]
 	if len(states) != 1 {
 		return Arrival{}, ErrFlowExpired
@@ -301,17 +310,31 @@ func (c *Connector) Arrive(ctx context.Context, callback url.Values, binding fun
 	if err != nil {
 		return Arrival{}, fmt.Errorf("reading authorization attempt: %w", err)
 	}
-	w, err := c.arrive(ctx, &f, states[0], binding(f.ID), callback)
+	key := binding(f.ID)
+	if err := f.arrived(at, key); err != nil {
+		return c.finish(ctx, f, Connection{}, err)
+	}
+	w, err := c.arrive(ctx, &f, states[0], key, callback)
 	if err != nil {
 		return c.finish(ctx, f, Connection{}, err)
 	}
 	return Arrival{Flow: f, Waiting: w}, nil
 }
 
-func (c *Connector) arrive(ctx context.Context, f *Flow, state, binding string, callback url.Values) (*Waiting, error) {
-	if !equal(DigestOf(binding), f.Browser) {
-		return nil, ErrOtherBrowser
+// arrived tells whether a callback has come to the flow's own address, from the
+// flow's own browser. An answer that was given to another integration comes to
+// another address, where these have one each (S7, S12).
+func (f *Flow) arrived(at, binding string) error {
+	switch {
+	case !equal(DigestOf(binding), f.Browser):
+		return ErrOtherBrowser
+	case at != f.RedirectURL:
+		return ErrOtherCallback
 	}
+	return nil
+}
+
+func (c *Connector) arrive(ctx context.Context, f *Flow, state, binding string, callback url.Values) (*Waiting, error) {
 	s, in, err := c.party(ctx, f)
 	if err != nil {
 		return nil, err
@@ -394,6 +417,8 @@ func outcomeOf(conn Connection, err error) Outcome {
 		return Outcome{Code: token.Code, Detail: token.Description}
 	case errors.Is(err, ErrOtherBrowser):
 		return Outcome{Code: "other_browser"}
+	case errors.Is(err, ErrOtherCallback):
+		return Outcome{Code: "other_callback"}
 	case errors.Is(err, ErrUserMismatch):
 		return Outcome{Code: "link_user_mismatch"}
 	case errors.Is(err, ErrProofRefused):

@@ -96,7 +96,7 @@ func TestS3S6CallbackFromAnotherBrowser(t *testing.T) {
 	for name, cookie := range map[string]string{"none": "", "another": strings.Repeat("a", 64)} {
 		w := newServer(t, demo.Options{})
 		step := w.depart()
-		a, err := w.Arrive(t.Context(), w.consent(step.Redirect, "allow"), func(string) string { return cookie })
+		a, err := w.Arrive(t.Context(), public+"/oauth/callback", w.consent(step.Redirect, "allow"), func(string) string { return cookie })
 		if !errors.Is(err, connect.ErrOtherBrowser) || a.Flow.ID != step.Flow || a.Flow.Outcome.Code != "other_browser" || w.exchanges() != 0 {
 			t.Errorf("%s: %v, %d token calls", name, err, w.exchanges())
 		}

@@ -346,7 +346,7 @@ func (w *world) authorize(s connect.Session, answers map[string]string) connect.
 
 // arrive is a callback, and then the person's word that it is meant so.
 func (n *node) arrive(ctx context.Context, callback url.Values, step connect.Step) (connect.Arrival, error) {
-	a, err := n.Arrive(ctx, callback, with(step))
+	a, err := n.Arrive(ctx, public+"/oauth/callback", callback, with(step))
 	if err != nil {
 		return a, err
 	}

@@ -52,12 +52,9 @@ type held struct {
 	Config     map[string]string `json:"config,omitempty"`
 }
 
-// holdKey is made of the two secrets that only the browser has both of, as the
-// PKCE verifier is.
+// holdKey is the key to what a callback has brought.
 func holdKey(state, binding string) string {
-	mac := hmac.New(sha256.New, []byte(binding))
-	mac.Write([]byte("held code\x00" + state))
-	return hex.EncodeToString(mac.Sum(nil))
+	return hex.EncodeToString(derive("held code", state, binding))
 }
 
 // sealer is the AEAD of one hold: AES-256-GCM, with a key that is used once.

@@ -59,7 +59,7 @@ func (t *Trust) settle() error {
 		}
 	}
 	for _, o := range t.AppOrigins {
-		if err := checkOrigin(o); err != nil {
+		if err := CheckOrigin(o); err != nil {
 			return fmt.Errorf("app_origin %q: %w", o, err)
 		}
 	}
@@ -118,7 +118,8 @@ func checkReturnURL(raw string) error {
 	return nil
 }
 
-func checkOrigin(raw string) error {
+// CheckOrigin accepts an origin as browsers write it.
+func CheckOrigin(raw string) error {
 	u, err := cleanURL(raw)
 	if err != nil {
 		return err

@@ -51,7 +51,7 @@ func (w *world) brought(s connect.Session) (token string, a connect.Arrival) {
 	token = w.open(s)
 	step, err := w.Submit(w.t.Context(), token, "demo", nil)
 	must(w.t, err)
-	a, err = w.Arrive(w.t.Context(), w.consent(step.Redirect, "allow"), with(step))
+	a, err = w.Arrive(w.t.Context(), public+"/oauth/callback", w.consent(step.Redirect, "allow"), with(step))
 	must(w.t, err)
 	if a.Waiting == nil || w.exchanges() != 0 {
 		w.t.Fatalf("not waiting: %+v, %d token calls", a, w.exchanges())
@@ -204,7 +204,7 @@ func TestS1S53TheStoreCannotOpenWhatIsHeld(t *testing.T) {
 	step, err := w.Submit(t.Context(), token, "demo", nil)
 	must(t, err)
 	callback := w.consent(step.Redirect, "allow")
-	a, err := w.Arrive(t.Context(), callback, with(step))
+	a, err := w.Arrive(t.Context(), public+"/oauth/callback", callback, with(step))
 	must(t, err)
 	files, err := filepath.Glob(w.path + "*")
 	must(t, err)
@@ -298,7 +298,7 @@ func TestS18ReturnURLIsOneOfTheListed(t *testing.T) {
 	step, err := w.Submit(t.Context(), token, "demo", nil)
 	must(t, err)
 	w.trusting(connect.Trust{ReturnURLs: []string{"https://app.test/other"}})
-	a, err := w.Arrive(t.Context(), w.consent(step.Redirect, "allow"), with(step))
+	a, err := w.Arrive(t.Context(), public+"/oauth/callback", w.consent(step.Redirect, "allow"), with(step))
 	if err != nil || a.Waiting.ReturnURL != "" {
 		t.Errorf("%+v, %v", a.Waiting, err)
 	}
@@ -331,7 +331,7 @@ func TestS16NoCodeDoesNotWait(t *testing.T) {
 	w := newServer(t, demo.Options{})
 	step := w.depart()
 	callback := url.Values{"state": w.consent(step.Redirect, "allow")["state"], "error": {"access_denied"}}
-	if a, err := w.Arrive(t.Context(), callback, with(step)); err == nil || a.Waiting != nil || a.Flow.Outcome.Code != "access_denied" {
+	if a, err := w.Arrive(t.Context(), public+"/oauth/callback", callback, with(step)); err == nil || a.Waiting != nil || a.Flow.Outcome.Code != "access_denied" {
 		t.Errorf("%+v, %v", a, err)
 	}
 }
@@ -345,5 +345,41 @@ func TestS1ConfirmOutlivesTheVisitor(t *testing.T) {
 	must(t, err)
 	if f, err := w.Flow(t.Context(), a.Flow.ID); err != nil || f.Outcome == nil || f.Outcome.Connection != got.Connection.ID.Connection {
 		t.Errorf("flow %+v, %v", f.Outcome, err)
+	}
+}
+
+// Cross-app attacks: an answer that was made for one integration is brought to
+// another's address, or to the one that all share.
+func TestS7S12AnswerForAnotherIntegration(t *testing.T) {
+	w := newServer(t, demo.Options{})
+	own := func() {
+		w.trusting(connect.Trust{})
+		for _, in := range w.Setup.Integrations() {
+			in.OwnCallback = true
+		}
+	}
+	own()
+	w.demo = demo.New(demo.Options{BaseURL: w.base, RedirectURIs: []string{public + "/oauth/callback/demo"}})
+	for _, at := range []string{public + "/oauth/callback/key", public + "/oauth/callback", public + "/oauth/callback/", public + "/oauth/callback/demo/", public + "/oauth/callback/DEMO", ""} {
+		step := w.depart()
+		callback := w.consent(step.Redirect, "allow")
+		a, err := w.Arrive(t.Context(), at, callback, with(step))
+		if !errors.Is(err, connect.ErrOtherCallback) || a.Flow.Outcome.Code != "other_callback" || a.Waiting != nil {
+			t.Errorf("%s: %v, %+v", at, err, a)
+		}
+		// And there is no second try at the right one.
+		if _, err := w.Arrive(t.Context(), public+"/oauth/callback/demo", callback, with(step)); !errors.Is(err, connect.ErrFlowExpired) {
+			t.Errorf("%s, then: %v", at, err)
+		}
+	}
+	if w.exchanges() != 0 {
+		t.Errorf("%d codes were redeemed", w.exchanges())
+	}
+	w.empty()
+	step := w.depart()
+	a, err := w.Arrive(t.Context(), public+"/oauth/callback/demo", w.consent(step.Redirect, "allow"), with(step))
+	must(t, err)
+	if _, err := w.Confirm(t.Context(), a.Waiting.Key, connect.Evidence{By: connect.ByPerson}); err != nil {
+		t.Errorf("at its own: %v", err)
 	}
 }

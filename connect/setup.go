@@ -52,6 +52,8 @@ type Integration struct {
 	App         scheme.App
 	Scheme      scheme.Scheme
 	Trust       Trust
+	// OwnCallback gives it a callback address that no other integration has.
+	OwnCallback bool
 	Created     time.Time
 }
 
@@ -68,6 +70,8 @@ type Setup struct {
 	Client *http.Client
 	// AppName is what the pages call the app; empty: an app.
 	AppName string
+	// Embedders are the origins whose pages may hold these in a frame.
+	Embedders []string
 
 	integrations map[string]*Integration
 }
@@ -114,8 +118,16 @@ func (s *Setup) Integrations() []*Integration {
 	return all
 }
 
-// CallbackURL is where providers send browsers back to.
-func (s *Setup) CallbackURL() string { return s.PublicURL.JoinPath("/oauth/callback").String() }
+// CallbackURL is where providers send browsers back to. Where integrations have
+// addresses of their own, an answer that one was given can't be taken for
+// another's.
+func (s *Setup) CallbackURL(in *Integration) string {
+	u := s.PublicURL.String() + "/oauth/callback"
+	if in.OwnCallback {
+		u += "/" + url.PathEscape(in.Key)
+	}
+	return u
+}
 
 // ConnectLink is the address that opens the connect pages with a session.
 func (s *Setup) ConnectLink(token string) string {

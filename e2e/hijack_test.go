@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +30,8 @@ type stage struct {
 	browser context.Context
 	// page is what the attacker's site shows.
 	page string
+	// redeemed is what the attacker's own provider was asked.
+	redeemed []string
 	// made is how many connections the right people have made.
 	made int
 }
@@ -36,9 +41,13 @@ func setStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{t: t, browser: browser(t)}
 	port := freePort(t)
-	s.demo = startDemo(t, demo.Options{RedirectURIs: []string{callbackAt(port)}})
+	s.demo = startDemo(t, demo.Options{RedirectURIs: []string{callbackAt(port), callbackAt(port) + "/honest"}})
 	s.app = startApp(t)
-	s.evil = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s.evil = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" {
+			s.provide(w, r)
+			return
+		}
 		w.Header().Set("Content-Type", "text/html")
 		fmt.Fprint(w, "<!DOCTYPE html><h1>evil</h1>", s.page)
 	}))
@@ -47,7 +56,9 @@ func setStage(t *testing.T) *stage {
 	s.c = startCaddy(t, dir, port, caddyfile(dir, port, "app_name Acme\n"+
 		demoIntegration(s.demo, "app", "proofs app", "return_url "+s.app.URL+"/connected")+
 		demoIntegration(s.demo, "opener", "proofs opener", "app_origin "+s.app.URL)+
-		demoIntegration(s.demo, "person"), "keycaddy"))
+		demoIntegration(s.demo, "person")+
+		demoIntegration(s.demo, "honest", "own_callback")+
+		"catalog "+s.evilProvider()+"\nintegration evil {\nclient_id x\nclient_secret y\nown_callback\n}\n", "keycaddy"))
 	s.app.c = s.c
 	return s
 }
@@ -124,7 +135,7 @@ func TestS1ALinkPassedOn(t *testing.T) {
 		proof string
 		play  func(*testing.T, *stage)
 	}{
-		{"app", failsAtTheApp}, {"opener", failsWithoutItsOpener}, {"person", isSeenThrough}, {"person", staysInItsBrowser},
+		{"app", failsAtTheApp}, {"opener", failsWithoutItsOpener}, {"person", isSeenThrough}, {"person", staysInItsBrowser}, {"evil", staysWithItsApp},
 	} {
 		s.app.integration = part.proof
 		t.Run(part.proof, func(t *testing.T) { part.play(t, s) })
@@ -314,5 +325,73 @@ func staysInItsBrowser(t *testing.T, s *stage) {
 	_, _, next := v.submit(s.app.link("mallory"))
 	visit(t, victim, v.consent(next, "allow"))
 	heading(t, victim, "This sign-in was started in another browser")
+	s.safe()
+}
+
+// evilProvider is the catalog entry of a provider that the attacker has.
+func (s *stage) evilProvider() (folder string) {
+	s.t.Helper()
+	folder = s.t.TempDir()
+	entry := `id: evil
+display_name: Harmless tool
+vendor: evil
+vendor_domain: evil.example
+categories: [test]
+auth_scheme: oauth2_code
+authorize: {url: "BASE/authorize", pkce: true}
+token: {url: "BASE/token"}
+request: {base_url: "BASE/api", headers: {authorization: "Bearer {token.access_token}"}}
+`
+	if err := os.WriteFile(filepath.Join(folder, "evil.yaml"), []byte(strings.ReplaceAll(entry, "BASE", s.evil.URL)), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return folder
+}
+
+// provide is that provider. Who is sent there to agree is sent on, to agree to
+// something else: at the honest provider, to the app's own client there, with
+// the state of the attacker's flow. The honest provider knows the honest
+// integration's address only.
+func (s *stage) provide(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/authorize" {
+		body, _ := io.ReadAll(r.Body)
+		s.redeemed = append(s.redeemed, r.URL.Path+"?"+string(body))
+		http.Error(w, "{}", http.StatusBadRequest)
+		return
+	}
+	q := r.URL.Query()
+	q.Set("client_id", "keycaddy-demo")
+	q.Set("redirect_uri", s.c.URL+"/oauth/callback/honest")
+	http.Redirect(w, r, s.demo.URL+"/authorize?"+q.Encode(), http.StatusFound)
+}
+
+// Cross-app account takeover, played out: the victim wants to connect a harmless
+// tool, whose provider sends her on to agree at an honest one, and waits for the
+// honest one's code at its own token endpoint (S7, S11, S12).
+func staysWithItsApp(t *testing.T, s *stage) {
+	victim := s.victim()
+	visit(t, victim, s.app.link("victim"))
+	heading(t, victim, "Connect Harmless tool")
+	agree(t, victim)
+	heading(t, victim, "Harmless tool is not connected")
+	if text := pageText(t, victim); !strings.Contains(text, "meant for something else") {
+		t.Errorf("the page says %q", text)
+	}
+	if len(s.redeemed) != 0 {
+		t.Errorf("the attacker's provider was asked %q", s.redeemed)
+	}
+	s.safe()
+
+	// The honest integration works at its own address.
+	s.app.integration = "honest"
+	visit(t, victim, s.app.link("victim"))
+	agree(t, victim)
+	heading(t, victim, "Is this meant for you?")
+	time.Sleep(600 * time.Millisecond)
+	if err := chromedp.Do(victim, chromedp.Click(chromedp.CSS(`button[value=yes]`))); err != nil {
+		t.Fatal(err)
+	}
+	heading(t, victim, "is connected")
+	s.made++
 	s.safe()
 }

@@ -31,6 +31,8 @@ auth_scheme: oauth2_code
 authorize:
   url: "{app.server}/auth"
   pkce: true
+  issuer: "{app.server}"
+  issuer_sent: true
   params:
     prompt: consent
 

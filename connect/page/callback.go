@@ -13,7 +13,8 @@ import (
 // only where it can't be told whose sign-in this was, the page is shown here.
 func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 	var flow, token string
-	a, err := h.connector.Arrive(r.Context(), r.URL.Query(), func(id string) (binding string) {
+	at := h.connector.Setup.PublicURL.String() + r.URL.EscapedPath()
+	a, err := h.connector.Arrive(r.Context(), at, r.URL.Query(), func(id string) (binding string) {
 		flow = id
 		binding, token = h.boundFlow(r, id)
 		return binding

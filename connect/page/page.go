@@ -4,7 +4,7 @@
 //	GET  /connect                       choose an integration
 //	GET  /connect/with/{integration}    what is asked for, and the button
 //	POST /connect/with/{integration}    the answers
-//	GET  /oauth/callback                back from the provider
+//	GET  /oauth/callback[/{integration}]  back from the provider
 //	GET  /connect/confirm               who is there? (before anything is redeemed)
 //	POST /connect/confirm               the proof, or a no
 //	GET  /connect/done                  how it went
@@ -57,7 +57,7 @@ type Handler struct {
 }
 
 // New returns the pages of a connector. They live on the public origin of its
-// setup; the Host header of a request is never looked at.
+// setup, and answer at no other.
 func New(c *connect.Connector, logger *zap.Logger) *Handler {
 	if logger == nil {
 		logger = zap.NewNop()
@@ -81,13 +81,17 @@ func (h *Handler) Handles(r *http.Request) bool {
 	case choosePath, choosePath + "/", confirmPath, donePath, resultPath, callbackPath, clientPath, typesPath:
 		return true
 	default:
-		return strings.HasPrefix(p, withPath)
+		return strings.HasPrefix(p, withPath) || strings.HasPrefix(p, callbackPath+"/")
 	}
 }
 
 // ServeHTTP serves the pages.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.setHeaders(w.Header())
+	if !h.ours(r) {
+		h.fail(w, r, http.StatusMisdirectedRequest, h.text.WrongHost)
+		return
+	}
 	switch p := r.URL.Path; {
 	case p == choosePath || p == choosePath+"/":
 		h.only(w, r, h.serveChoose, http.MethodGet, http.MethodHead)
@@ -101,7 +105,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveConfirm(w, r)
 	case p == confirmPath:
 		h.only(w, r, h.showConfirm, http.MethodGet, http.MethodHead, http.MethodPost)
-	case p == callbackPath:
+	case p == callbackPath || strings.HasPrefix(p, callbackPath+"/"):
 		// Not HEAD: whatever looks at a link before it is followed must not
 		// spend the code that is in it.
 		h.only(w, r, h.serveCallback, http.MethodGet)
@@ -120,6 +124,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		h.fail(w, r, http.StatusNotFound, h.text.NotFound)
 	}
+}
+
+// ours tells whether a request was sent to the public origin's host. No address
+// is ever made of the Host header; at another host, cookies and addresses would
+// be of no use (S19).
+func (h *Handler) ours(r *http.Request) bool {
+	bare := func(host string) string {
+		port := map[bool]string{true: ":443", false: ":80"}[h.secure]
+		return strings.TrimSuffix(strings.ToLower(host), port)
+	}
+	return bare(r.Host) == bare(h.connector.Setup.PublicURL.Host)
 }
 
 // only calls serve if the request's method is one of the allowed.
@@ -200,6 +215,8 @@ func (h *Handler) failWith(w http.ResponseWriter, r *http.Request, err error) {
 		h.fail(w, r, http.StatusGone, h.text.ConnectionGone)
 	case errors.Is(err, connect.ErrFlowExpired):
 		h.fail(w, r, http.StatusBadRequest, h.text.FlowExpired)
+	case errors.Is(err, connect.ErrOtherCallback):
+		h.fail(w, r, http.StatusBadRequest, h.text.OtherBrowser)
 	case errors.Is(err, connect.ErrOtherBrowser):
 		h.fail(w, r, http.StatusBadRequest, h.text.OtherBrowser)
 	case problem.Of(err).Code == problem.Unavailable:

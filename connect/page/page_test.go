@@ -20,7 +20,7 @@ var (
 func (s *site) checkHeaders(a answer) {
 	s.t.Helper()
 	for name, want := range map[string]string{
-		"Cache-Control": "no-store", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff",
+		"Cache-Control": "no-store", "X-Frame-Options": s.frames("DENY", ""), "X-Content-Type-Options": "nosniff",
 		"Cross-Origin-Opener-Policy": s.openerPolicy(),
 	} {
 		if got := a.Header.Get(name); got != want {
@@ -31,7 +31,7 @@ func (s *site) checkHeaders(a answer) {
 		s.t.Errorf("S21: Referrer-Policy is %q, want %q", a.Header.Get("Referrer-Policy"), want)
 	}
 	csp := a.Header.Get("Content-Security-Policy")
-	for _, part := range []string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'", "form-action 'self'"} {
+	for _, part := range []string{"default-src 'none'", "base-uri 'none'", "frame-ancestors " + s.frames("'none'", ""), "form-action 'self'"} {
 		if !strings.Contains(csp, part) {
 			s.t.Errorf("S20: policy %q lacks %q", csp, part)
 		}
@@ -64,8 +64,19 @@ func (s *site) checkHeaders(a answer) {
 	}
 }
 
+// frames is none where nobody may embed the pages.
+func (s *site) frames(none, some string) string {
+	if len(s.conn.Setup.Embedders) > 0 {
+		return some
+	}
+	return none
+}
+
 // openerPolicy is that of pages which nobody may answer for who has opened them.
 func (s *site) openerPolicy() string {
+	if len(s.conn.Setup.Embedders) > 0 {
+		return "unsafe-none"
+	}
 	for _, in := range s.conn.Setup.Integrations() {
 		if in.Trust.Accepts(connect.ByOpener) {
 			return "unsafe-none"

@@ -40,7 +40,7 @@ type messages struct {
 	NonsenseText, OperatorTitle, OperatorText                    string
 
 	NotFound, LinkExpired, NotOffered, NothingToChoose, ConnectionGone notice
-	FlowExpired, OtherBrowser, ForeignForm, TooLarge                   notice
+	FlowExpired, OtherBrowser, ForeignForm, TooLarge, WrongHost        notice
 	Unavailable, Broken                                                notice
 
 	Failures                                   map[string]failure // by code

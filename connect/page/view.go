@@ -69,7 +69,7 @@ func (h *Handler) render(w http.ResponseWriter, status int, name string, p page)
 	if p.formAction == "" {
 		p.formAction = "'self'"
 	}
-	w.Header().Set("Content-Security-Policy", policy(nonce, p.formAction))
+	w.Header().Set("Content-Security-Policy", h.policy(nonce, p.formAction))
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	if _, err := b.WriteTo(w); err != nil {

@@ -2,7 +2,6 @@ package scheme
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -180,19 +179,10 @@ func parseTime(s string) (time.Time, bool) {
 // 4.1.4). The signature isn't checked: the token came over TLS from its issuer,
 // and the claim only says when to ask for the next one.
 func jwtExpiry(token string) (time.Time, bool) {
-	_, rest, ok := strings.Cut(token, ".")
-	payload, _, ok2 := strings.Cut(rest, ".")
-	if !ok || !ok2 {
-		return time.Time{}, false
-	}
-	data, err := base64.RawURLEncoding.DecodeString(payload)
-	if err != nil {
-		return time.Time{}, false
-	}
 	var claims struct {
 		Exp json.Number `json:"exp"`
 	}
-	if json.Unmarshal(data, &claims) != nil || claims.Exp == "" {
+	if !jwtClaims(token, &claims) || claims.Exp == "" {
 		return time.Time{}, false
 	}
 	return parseTime(claims.Exp.String())

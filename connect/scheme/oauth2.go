@@ -97,6 +97,9 @@ func (s oauth2Code) AuthURL(f Flow) (string, error) {
 	if s.provider.Authorize.PKCE {
 		options = append(options, oauth2.S256ChallengeOption(f.Verifier.Reveal()))
 	}
+	if s.signsIn(f) {
+		options = append(options, oauth2.SetAuthURLParam("nonce", f.Nonce))
+	}
 	c := oauth2.Config{
 		ClientID:    s.app.ClientID,
 		RedirectURL: f.RedirectURL,
@@ -111,7 +114,7 @@ func (s oauth2Code) AuthURL(f Flow) (string, error) {
 // reserved parameters carry the flow's safety: no session may set them.
 var reserved = map[string]bool{
 	"state": true, "redirect_uri": true, "response_type": true, "client_id": true,
-	"code_challenge": true, "code_challenge_method": true, "scope": true, "response_mode": true,
+	"code_challenge": true, "code_challenge_method": true, "scope": true, "response_mode": true, "nonce": true,
 }
 
 // scopes joins the scopes to ask for: the session's own, the integration's, or
@@ -144,30 +147,6 @@ func (s oauth2Code) flowValues(f Flow) func(ns, path string) (string, bool) {
 	}
 }
 
-// Check finds out whether the callback brings a code (RFC 6749 section 4.1.2). A
-// parameter that comes twice makes it invalid (section 3.1).
-func (s oauth2Code) Check(_ Flow, callback url.Values) error {
-	for name, values := range callback {
-		if len(values) > 1 {
-			return &CallbackError{Code: "duplicate_parameter", Description: clean(name)}
-		}
-	}
-	if code := callback.Get("error"); code != "" {
-		return &CallbackError{Code: cleanCode(code), Description: clean(callback.Get("error_description"))}
-	}
-	if callback.Get(s.codeParam()) == "" {
-		return &CallbackError{Code: "missing_code"}
-	}
-	return nil
-}
-
-func (s oauth2Code) codeParam() string {
-	if p := s.provider.Authorize.CodeParam; p != "" {
-		return p
-	}
-	return "code"
-}
-
 // Exchange redeems the code that the callback has brought (RFC 6749 section
 // 4.1.3).
 func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (Grant, error) {
@@ -195,6 +174,9 @@ func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (
 	}
 	if _, err := c.Exchange(call.context(ctx), code, options...); err != nil {
 		return Grant{}, tokenError(err)
+	}
+	if err := s.checkNonce(f, call.answer); err != nil {
+		return Grant{}, err
 	}
 	g = call.answer.grant(g, time.Now())
 	for field, param := range s.provider.Authorize.CaptureCallbackParams {
