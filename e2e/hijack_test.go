@@ -354,8 +354,9 @@ request: {base_url: "BASE/api", headers: {authorization: "Bearer {token.access_t
 // integration's address only.
 func (s *stage) provide(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/authorize" {
-		body, _ := io.ReadAll(r.Body)
-		s.redeemed = append(s.redeemed, r.URL.Path+"?"+string(body))
+		if body, _ := io.ReadAll(r.Body); r.Method == http.MethodPost {
+			s.redeemed = append(s.redeemed, r.URL.Path+"?"+string(body))
+		}
 		http.Error(w, "{}", http.StatusBadRequest)
 		return
 	}

@@ -62,7 +62,7 @@ func (h *Handler) serveDone(w http.ResponseWriter, r *http.Request) {
 		h.failWith(w, r, err)
 		return
 	}
-	view := doneView{Steps: h.steps(stepDone, len(v.Integrations) > 1), Reconnect: v.Reconnect, Origins: h.appOrigins(in)}
+	view := doneView{Steps: h.steps(stepDone, len(v.Integrations) > 1), Reconnect: v.Reconnect, Origins: h.appOrigins(in), Tile: tileFor(in)}
 	if v.Result != nil && v.Result.Integration == in.Key {
 		view.Result = *v.Result
 	}
@@ -86,7 +86,7 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 	v, in, err := h.visit(r, token, f.Integration)
 	switch {
 	case err == nil:
-		name, view.Reconnect, view.Origins = in.DisplayName, v.Reconnect, h.appOrigins(in)
+		name, view.Reconnect, view.Origins, view.Tile = in.DisplayName, v.Reconnect, h.appOrigins(in), tileFor(in)
 		view.Steps = h.steps(stepDone, len(v.Integrations) > 1)
 	case errors.Is(err, connect.ErrSessionExpired), errors.Is(err, connect.ErrNotAllowed):
 		view.Again = ""
@@ -115,7 +115,9 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 }
 
 func (h *Handler) showDone(w http.ResponseWriter, name string, v doneView) {
-	v.Name, v.Tile = name, tileOf(name)
+	if v.Name = name; v.Tile.Initials == "" {
+		v.Tile = tileOf(name)
+	}
 	if v.Failure == nil {
 		h.render(w, http.StatusOK, "done", page{Title: h.text.doneTitle(name), Data: v})
 		return

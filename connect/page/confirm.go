@@ -74,7 +74,7 @@ func (h *Handler) showConfirm(w http.ResponseWriter, r *http.Request) {
 	}
 	view := confirmView{
 		Steps: h.steps(stepConnect, len(v.Integrations) > 1), App: h.connector.Setup.AppName,
-		Name: in.DisplayName, Tile: tileOf(in.DisplayName), Who: whoOf(&v.Session),
+		Name: in.DisplayName, Tile: tileFor(in), Who: whoOf(&v.Session),
 		Person: in.Trust.Accepts(connect.ByPerson),
 		Action: confirmPath, Flow: f.ID, Key: confirmKey(key),
 	}

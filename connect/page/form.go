@@ -26,6 +26,7 @@ type formView struct {
 	Pledge     bool // sending the form is the proof that it is meant so
 	App        string
 	Fields     []*fieldView
+	Folded     []*fieldView // not needed, and out of the way
 	Links      []link
 	Alert      *notice
 	FocusAlert bool
@@ -63,16 +64,17 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 	title := h.text.formTitle(in.DisplayName, v.Reconnect)
 	view := formView{
 		Who: whoOf(&v.Session), Steps: h.steps(stepConnect, several),
-		Name: in.DisplayName, Domain: in.Provider.VendorDomain, Tile: tileOf(in.DisplayName),
+		Name: in.DisplayName, Domain: in.Provider.VendorDomain, Tile: tileFor(in),
 		Pledge: !redirects && in.Trust.Accepts(connect.ByPerson) && in.Trust.ReturnURL(&v.Session) == "",
 		App:    h.connector.Setup.AppName, Redirects: redirects, Reconnect: v.Reconnect, Checked: checked(in),
 		Fields: h.fields(v.Fields(in), a), Links: h.links(in, redirects), Alert: a.alert,
 		Action: withPath + url.PathEscape(key), Token: token, Key: formKey(h.visitor(w, r), token),
 	}
+	view.fold()
 	if several {
 		view.Back = choosePath + "?" + sessionQuery(token)
 	}
-	if len(view.Fields) == 0 {
+	if len(view.Fields)+len(view.Folded) == 0 {
 		view.Links = nil
 	}
 	h.focus(&view)
@@ -92,6 +94,22 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 func checked(in *connect.Integration) bool {
 	v := in.Provider.Verify
 	return in.Provider.Mode == catalog.ModeClientCredentials || v != nil && len(v.Paths) > 0
+}
+
+// fold puts what need not be answered out of the way, unless that is all there
+// is, or something was entered or is wrong there.
+func (v *formView) fold() {
+	var needed, folded []*fieldView
+	for _, f := range v.Fields {
+		if f.Required || f.When != "" || f.Error != "" || f.Value != "" || f.Steers {
+			needed = append(needed, f)
+		} else {
+			folded = append(folded, f)
+		}
+	}
+	if len(needed) > 0 && len(folded) > 0 {
+		v.Fields, v.Folded = needed, folded
+	}
 }
 
 // focus puts the cursor where the visitor has something to do.

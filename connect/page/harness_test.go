@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"context"
+	"fmt"
 	"html"
 	"io"
 	"net/http"
@@ -61,7 +62,8 @@ token: {url: 'BASE/fake/token', client_auth: basic}
 cred_fields:
   - {name: client_id, required: true}
   - {name: client_secret, required: true, secret: true}
-request: {base_url: 'BASE/fake', headers: {authorization: 'Bearer {token.access_token}'}}
+conn_fields: [{name: audience, regex: '^[a-z]+$'}]
+request: {base_url: 'BASE/fake', headers: {authorization: 'Bearer {token.access_token}', x-audience: '{conn.audience}'}}
 `,
 	"hostile": `
 authorize: {url: 'BASE/fake/authorize', pkce: true}
@@ -148,6 +150,22 @@ func newSite(t *testing.T, public string) *site {
 	s.log = log
 	s.renew()
 	return s
+}
+
+// more adds integrations, of a category of their own.
+func (s *site) more(n int) {
+	s.t.Helper()
+	all := s.conn.Setup.Integrations()
+	for i := range n {
+		id := fmt.Sprintf("more-%d", i)
+		p, err := catalog.Parse(id+".yaml", []byte("id: "+id+"\ndisplay_name: Name of "+id+"\nvendor: vendor\nvendor_domain: "+id+".example\ncategories: [crm]\nauth_scheme: none\nrequest: {base_url: 'https://x.example'}\n"))
+		must(s.t, err)
+		all = append(all, &connect.Integration{Key: id, DisplayName: p.DisplayName, Provider: p})
+	}
+	setup, err := connect.NewSetup(nil, s.conn.Setup.PublicURL, s.conn.Setup.Client, all)
+	must(s.t, err)
+	s.conn.Setup = setup
+	s.renew()
 }
 
 // renew makes the pages anew, as a reload does.

@@ -61,6 +61,19 @@ var english = messages{
 	AskingApp:    "Asking the app who is there…",
 	AppOnly:      "This can only be finished from the app’s own page. Go back to the app and start there.",
 
+	Search:        "Search",
+	SearchHint:    "Name of the service",
+	Category:      "Category",
+	AllCategories: "All categories",
+	NoMatch:       "Nothing has that name. Try another word, or another category.",
+	More:          "More options",
+	Waits:         "Still waiting for %[1]s…",
+	DoesNotFit:    "This does not have the form that is expected.",
+	Spaces:        "There is a space or a line break at the beginning or the end. Remove it.",
+	TooLong:       "This is longer than 64 KiB.",
+	Unseen:        "This has a line break or another character that can’t be seen. Copy it again, without the space around it.",
+	OneOf:         "Choose one of the list.",
+
 	Missing:      "This is needed here.",
 	FieldsTitle:  "One answer needs another look",
 	FieldsTitles: "%[1]d answers need another look", // how many

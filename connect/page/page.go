@@ -41,6 +41,7 @@ const (
 	callbackPath = "/oauth/callback"
 	clientPath   = "/connect.js"
 	typesPath    = "/connect.d.ts"
+	logoPath     = "/connect/logo/"
 
 	// maxForm bounds what a visitor may send (S25).
 	maxForm = 64 << 10
@@ -81,7 +82,7 @@ func (h *Handler) Handles(r *http.Request) bool {
 	case choosePath, choosePath + "/", confirmPath, donePath, resultPath, callbackPath, clientPath, typesPath:
 		return true
 	default:
-		return strings.HasPrefix(p, withPath) || strings.HasPrefix(p, callbackPath+"/")
+		return strings.HasPrefix(p, withPath) || strings.HasPrefix(p, logoPath) || strings.HasPrefix(p, callbackPath+"/")
 	}
 }
 
@@ -99,6 +100,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.only(w, r, h.serveDone, http.MethodGet, http.MethodHead)
 	case p == clientPath || p == typesPath:
 		h.only(w, r, h.serveClient, http.MethodGet, http.MethodHead)
+	case strings.HasPrefix(p, logoPath):
+		h.only(w, r, h.serveLogo, http.MethodGet, http.MethodHead)
 	case p == resultPath:
 		h.only(w, r, h.serveResult, http.MethodGet, http.MethodOptions)
 	case p == confirmPath && r.Method == http.MethodPost:
@@ -147,43 +150,6 @@ func (h *Handler) only(w http.ResponseWriter, r *http.Request, serve http.Handle
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	h.fail(w, r, http.StatusMethodNotAllowed, h.text.NotFound)
-}
-
-// choice is an integration as it is offered.
-type choice struct {
-	Name, Domain, Link string
-	Tile               tile
-}
-
-type chooseView struct {
-	Who     *who
-	Steps   []step
-	Choices []choice
-}
-
-func (h *Handler) serveChoose(w http.ResponseWriter, r *http.Request) {
-	token := r.URL.Query().Get("session_token")
-	v, err := h.connector.Visit(r.Context(), token)
-	if err != nil {
-		h.failWith(w, r, err)
-		return
-	}
-	switch len(v.Integrations) {
-	case 0:
-		h.fail(w, r, http.StatusNotFound, h.text.NothingToChoose)
-		return
-	case 1:
-		seeOther(w, formLink(v.Integrations[0].Key, token))
-		return
-	}
-	view := chooseView{Who: whoOf(&v.Session), Steps: h.steps(stepChoose, true)}
-	for _, in := range v.Integrations {
-		view.Choices = append(view.Choices, choice{
-			Name: in.DisplayName, Domain: in.Provider.VendorDomain,
-			Link: formLink(in.Key, token), Tile: tileOf(in.DisplayName),
-		})
-	}
-	h.render(w, http.StatusOK, "choose", page{Title: h.text.ChooseTitle, Wide: len(view.Choices) > 4, Data: view})
 }
 
 // formLink is the address of an integration's form.

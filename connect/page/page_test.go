@@ -19,8 +19,12 @@ var (
 // checkHeaders holds for every answer of every test (S20, S21, S22, S24).
 func (s *site) checkHeaders(a answer) {
 	s.t.Helper()
+	cached := "no-store"
+	if strings.HasPrefix(a.Header.Get("Content-Type"), "image/") {
+		cached = "public, max-age=604800"
+	}
 	for name, want := range map[string]string{
-		"Cache-Control": "no-store", "X-Frame-Options": s.frames("DENY", ""), "X-Content-Type-Options": "nosniff",
+		"Cache-Control": cached, "X-Frame-Options": s.frames("DENY", ""), "X-Content-Type-Options": "nosniff",
 		"Cross-Origin-Opener-Policy": s.openerPolicy(),
 	} {
 		if got := a.Header.Get(name); got != want {
@@ -29,6 +33,9 @@ func (s *site) checkHeaders(a answer) {
 	}
 	if want := map[bool]string{true: "no-referrer", false: "same-origin"}[strings.HasPrefix(s.public, "https:")]; a.Header.Get("Referrer-Policy") != want {
 		s.t.Errorf("S21: Referrer-Policy is %q, want %q", a.Header.Get("Referrer-Policy"), want)
+	}
+	if strings.HasPrefix(a.Header.Get("Content-Type"), "image/") {
+		return
 	}
 	csp := a.Header.Get("Content-Security-Policy")
 	for _, part := range []string{"default-src 'none'", "base-uri 'none'", "frame-ancestors " + s.frames("'none'", ""), "form-action 'self'"} {
@@ -40,6 +47,7 @@ func (s *site) checkHeaders(a answer) {
 		s.t.Errorf("S24: policy %q", csp)
 	}
 	switch {
+	case strings.HasPrefix(a.Header.Get("Content-Type"), "image/"):
 	case a.StatusCode >= 300 && a.StatusCode < 400:
 		if a.StatusCode != http.StatusSeeOther || a.text != "" {
 			s.t.Errorf("S22: redirect with status %d and body %q", a.StatusCode, a.text)
@@ -96,6 +104,41 @@ func TestChoose(t *testing.T) {
 			t.Errorf("S2: opening a link set %v", a.Cookies())
 		}
 	}
+}
+
+func TestChooseFindsWithoutAScript(t *testing.T) {
+	s := newSite(t, app)
+	s.more(6)
+	token := s.open(connect.Session{})
+	shown := func(q string) (keys []string) {
+		for _, m := range regexp.MustCompile(`<li data-key="([^"]*)"[^>]*>`).FindAllStringSubmatch(s.get("/connect?session_token="+token+q).text, -1) {
+			if !strings.Contains(m[0], " hidden") {
+				keys = append(keys, m[1])
+			}
+		}
+		return keys
+	}
+	if n := len(shown("")); n != 12 {
+		t.Errorf("%d are offered", n)
+	}
+	for q, want := range map[string]string{
+		"&q=name+more-3": "more-3", "&q=DEMO-KEY.example": "demo-key", "&category=crm": "more-0 more-1 more-2 more-3 more-4 more-5", "&category=crm&q=more-1": "more-1", "&q=nothing": "", "&q=%3Cscript%3E&category=%22": "",
+	} {
+		if got := strings.Join(shown(q), " "); got != want {
+			t.Errorf("%s finds %q, want %q", q, got, want)
+		}
+	}
+	s.get("/connect?session_token="+token+"&q=nothing").expect(t, 200, "Nothing has that name", `value="nothing"`)
+	s.get("/connect?session_token="+token+"&category=crm").expect(t, 200, `<option value="crm" selected>CRM</option>`)
+}
+
+func TestLogos(t *testing.T) {
+	s := newSite(t, app)
+	a := s.get("/connect/logo/github.svg")
+	if a.StatusCode != 200 || a.Header.Get("Content-Type") != "image/svg+xml" || !strings.HasPrefix(a.text, "<svg ") {
+		t.Errorf("%d %v %.80s", a.StatusCode, a.Header, a.text)
+	}
+	s.get("/connect/logo/..%2Fx.svg").expect(t, 404)
 }
 
 func TestChooseAllIsSmallEnough(t *testing.T) {

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -31,6 +32,8 @@ type messages struct {
 	TheySaid, CodeLabel, NoSession                               string
 	ConfirmTitle, ConfirmLead, WhoGets, WhoGetsApp, WhoUnknown   string
 	NotYou, NotYouKey, Yes, No, AskingApp, AppOnly               string
+	DoesNotFit, Spaces, TooLong, Unseen, OneOf, More             string
+	Search, SearchHint, Category, AllCategories, NoMatch, Waits  string
 	Missing, FieldsTitle, FieldsTitles, FieldsText               string
 	PresetTitle, PresetText                                      string
 	RefusedKey, RefusedDetails, RefusedText                      string
@@ -122,12 +125,24 @@ func statusOf(code string) int {
 	return n
 }
 
-// fieldError is what is wrong with an answer, as a sentence.
-func (m *messages) fieldError(f *catalog.Field, msg string) string {
-	msg = strings.TrimPrefix(msg, f.Name+": ")
+// answerError is what is wrong with an answer, as a sentence. What the field's
+// own rules say has a code, and so a text in every language; the rest is told as
+// it comes.
+func (m *messages) answerError(f *catalog.Field, answer, msg string) string {
 	if msg == "" {
 		return ""
 	}
+	var known *catalog.FieldError
+	if errors.As(f.Check(answer), &known) {
+		return m.fieldError(f, known)
+	}
+	if answer != strings.TrimSpace(answer) {
+		return m.Spaces
+	}
+	if m.Lang != english.Lang {
+		return m.DoesNotFit
+	}
+	msg = strings.TrimPrefix(msg, f.Name+": ")
 	if first, _ := utf8.DecodeRuneInString(msg); unicode.IsLower(first) {
 		msg = f.Title() + " " + msg
 	}
@@ -135,6 +150,25 @@ func (m *messages) fieldError(f *catalog.Field, msg string) string {
 		msg += "."
 	}
 	return msg
+}
+
+// fieldError is the text for a code.
+func (m *messages) fieldError(f *catalog.Field, e *catalog.FieldError) string {
+	text := m.DoesNotFit
+	switch e.Code {
+	case catalog.CodeRequired:
+		text = m.Missing
+	case catalog.CodeTooLong:
+		text = m.TooLong
+	case catalog.CodeCharacter:
+		text = m.Unseen
+	case catalog.CodeEnum:
+		text = m.OneOf
+	}
+	if f.Example != "" && text == m.DoesNotFit {
+		text += " " + m.example(f.Example)
+	}
+	return text
 }
 
 func (m *messages) fieldsAlert(n int) notice {

@@ -27,10 +27,15 @@ var (
 var pages = func() map[string]*template.Template {
 	m := make(map[string]*template.Template)
 	for _, name := range []string{"choose", "form", "confirm", "done", "notice"} {
-		m[name] = template.Must(template.ParseFS(files, "templates/frame.html", "templates/icons.html", "templates/"+name+".html"))
+		m[name] = template.Must(template.New(name).Funcs(template.FuncMap{"pair": pairOf}).ParseFS(files, "templates/frame.html", "templates/icons.html", "templates/"+name+".html"))
 	}
 	return m
 }()
+
+// pair is two values for a template that takes one.
+type pair struct{ First, Second any }
+
+func pairOf(a, b any) pair { return pair{a, b} }
 
 func mustRead(name string) string {
 	b, err := files.ReadFile(name)
@@ -77,13 +82,23 @@ func (h *Handler) render(w http.ResponseWriter, status int, name string, p page)
 	}
 }
 
-// tile stands for a vendor: its initials on a colour made of its name.
+// tile stands for a vendor: its mark, or its initials on a colour made of its
+// name.
 type tile struct {
+	Logo     string
 	Initials string
 	Hue      uint32
 }
 
 const hues = 12 // classes in style.css
+
+func tileFor(in *connect.Integration) tile {
+	t := tileOf(in.DisplayName)
+	if name := logoOf(in.Provider); name != "" {
+		t.Logo = logoPath + name + ".svg"
+	}
+	return t
+}
 
 func tileOf(name string) tile {
 	short, _, _ := strings.Cut(name, "(")

@@ -181,6 +181,9 @@ func (b base) answers(fields []catalog.Field, in map[string]string, bad FieldErr
 	out := make(map[string]string, len(fields))
 	for i := range fields {
 		f := &fields[i]
+		if !visible(fields, f, in) {
+			continue
+		}
 		v := in[f.Name]
 		if !f.Asked() {
 			v = ""
@@ -205,6 +208,24 @@ func (b base) answers(fields []catalog.Field, in map[string]string, bad FieldErr
 		}
 	}
 	return out
+}
+
+// visible tells whether a field has a place in a form with these answers. One
+// that hasn't is neither needed nor kept, whatever was sent for it.
+func visible(fields []catalog.Field, f *catalog.Field, in map[string]string) bool {
+	if f.VisibleWhen == nil {
+		return true
+	}
+	for i := range fields {
+		if other := &fields[i]; other.Name == f.VisibleWhen.Field {
+			v := strings.TrimSpace(in[other.Name])
+			if v == "" {
+				v = other.Default
+			}
+			return v == f.VisibleWhen.Equals
+		}
+	}
+	return false
 }
 
 // accept makes a grant of the entry's own fields.
