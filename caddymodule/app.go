@@ -52,6 +52,9 @@ type App struct {
 	// registered with its provider. Default: one address for all
 	OwnCallbacks bool `json:"own_callbacks,omitempty"`
 
+	// How the connect pages look.
+	Look *Look `json:"look,omitempty"`
+
 	// The origins whose pages may hold the connect pages in a frame. Default:
 	// none
 	Embedders []string `json:"embedders,omitempty"`
@@ -137,6 +140,9 @@ type Integration struct {
 	// `own_callbacks`.
 	OwnCallback bool `json:"own_callback,omitempty"`
 
+	// How its pages look, over the general look.
+	Look *Look `json:"look,omitempty"`
+
 	// How it is made sure who connects. Each of the three that is given takes
 	// the place of the general one.
 	Trust
@@ -197,6 +203,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	if a.setup.AppName, err = repl.ReplaceOrErr(a.AppName, true, true); err != nil {
 		return fmt.Errorf("app_name: %w", err)
+	}
+	if a.setup.Look, err = a.Look.load(repl); err != nil {
+		return err
 	}
 	for _, raw := range a.Embedders {
 		origin, err := repl.ReplaceOrErr(raw, true, true)
@@ -349,6 +358,9 @@ func (in *Integration) make(key string, cat *catalog.Catalog, trust Trust, repl 
 			err = fmt.Errorf("%s: %w", name, rerr)
 		}
 		return v
+	}
+	if out.Look, err = in.Look.load(repl); err != nil {
+		return nil, err
 	}
 	if out.Trust, err = in.Trust.over(trust, repl); err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    proofs     app|opener|person...
 //	    return_url <address>...
 //	    app_origin <origin>...
+//	    look { ... }
 //	    own_callbacks
 //	    embedder   <origin>...
 //	    api_key    <uuid>...
@@ -39,6 +40,7 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	        return_url    <address>...
 //	        app_origin    <origin>...
 //	        own_callback
+//	        look { ... }
 //	    }
 //	}
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
@@ -66,6 +68,8 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		return oneArg(d, &a.AppName)
 	case "proofs", "return_url", "app_origin":
 		return a.Trust.parseOption(d)
+	case "look":
+		return parseLook(d, &a.Look)
 	case "own_callbacks":
 		return single(d, &a.OwnCallbacks)
 	case "embedder":
@@ -170,6 +174,8 @@ func (in *Integration) parseOption(d *caddyfile.Dispenser) error {
 		return pair(d, &in.Fields)
 	case "proofs", "return_url", "app_origin":
 		return in.Trust.parseOption(d)
+	case "look":
+		return parseLook(d, &in.Look)
 	case "own_callback":
 		return single(d, &in.OwnCallback)
 	}
@@ -184,6 +190,14 @@ func (t *Trust) parseOption(d *caddyfile.Dispenser) error {
 	}
 	*into = append(*into, values...)
 	return nil
+}
+
+func parseLook(d *caddyfile.Dispenser, look **Look) error {
+	if *look != nil {
+		return d.Err("look is given twice")
+	}
+	*look = new(Look)
+	return (*look).parse(d)
 }
 
 // single reads an option that has no value and is given once.

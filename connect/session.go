@@ -45,6 +45,10 @@ type Session struct {
 	// ReturnURL, if not empty, is the app's address that the browser is sent to
 	// with a ticket; see Trust.
 	ReturnURL string
+	// Language is that of the pages, as a BCP 47 tag; empty: as the browser
+	// wants it. Look is how they look.
+	Language string
+	Look     *Look
 	// Result is how the latest attempt stands; nil before the first.
 	Result  *Result
 	Created time.Time

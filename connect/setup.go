@@ -54,7 +54,9 @@ type Integration struct {
 	Trust       Trust
 	// OwnCallback gives it a callback address that no other integration has.
 	OwnCallback bool
-	Created     time.Time
+	// Look is how its pages look, over the setup's.
+	Look    Look
+	Created time.Time
 }
 
 // Format keeps the client's secret out of print.
@@ -72,6 +74,8 @@ type Setup struct {
 	AppName string
 	// Embedders are the origins whose pages may hold these in a frame.
 	Embedders []string
+	// Look is how the pages look in general.
+	Look Look
 
 	integrations map[string]*Integration
 }

@@ -62,6 +62,7 @@ func (h *Handler) serveDone(w http.ResponseWriter, r *http.Request) {
 		h.failWith(w, r, err)
 		return
 	}
+	h = h.dressed(r, &v.Session, in)
 	view := doneView{Steps: h.steps(stepDone, len(v.Integrations) > 1), Reconnect: v.Reconnect, Origins: h.appOrigins(in), Tile: tileFor(in)}
 	if v.Result != nil && v.Result.Integration == in.Key {
 		view.Result = *v.Result
@@ -86,6 +87,7 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 	v, in, err := h.visit(r, token, f.Integration)
 	switch {
 	case err == nil:
+		h = h.dressed(r, &v.Session, in)
 		name, view.Reconnect, view.Origins, view.Tile = in.DisplayName, v.Reconnect, h.appOrigins(in), tileFor(in)
 		view.Steps = h.steps(stepDone, len(v.Integrations) > 1)
 	case errors.Is(err, connect.ErrSessionExpired), errors.Is(err, connect.ErrNotAllowed):

@@ -21,6 +21,7 @@ type choice struct {
 }
 
 type chooseView struct {
+	App        string // empty: it has no name
 	Who        *who
 	Steps      []step
 	Choices    []choice
@@ -45,6 +46,7 @@ func (h *Handler) serveChoose(w http.ResponseWriter, r *http.Request) {
 		h.failWith(w, r, err)
 		return
 	}
+	h = h.dressed(r, &v.Session, nil)
 	switch len(v.Integrations) {
 	case 0:
 		h.fail(w, r, http.StatusNotFound, h.text.NothingToChoose)
@@ -54,7 +56,7 @@ func (h *Handler) serveChoose(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	view := chooseView{
-		Who: whoOf(&v.Session), Steps: h.steps(stepChoose, true), Find: len(v.Integrations) >= findFrom, Token: token,
+		App: h.connector.Setup.AppName, Who: whoOf(&v.Session), Steps: h.steps(stepChoose, true), Find: len(v.Integrations) >= findFrom, Token: token,
 		Search: strings.TrimSpace(q.Get("q")), Category: q.Get("category"), None: true,
 	}
 	found := make(map[string]int)

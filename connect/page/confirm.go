@@ -72,6 +72,7 @@ func (h *Handler) showConfirm(w http.ResponseWriter, r *http.Request) {
 		h.failWith(w, r, err)
 		return
 	}
+	h = h.dressed(r, &v.Session, in)
 	view := confirmView{
 		Steps: h.steps(stepConnect, len(v.Integrations) > 1), App: h.connector.Setup.AppName,
 		Name: in.DisplayName, Tile: tileFor(in), Who: whoOf(&v.Session),

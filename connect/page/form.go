@@ -59,6 +59,7 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 		h.failWith(w, r, err)
 		return
 	}
+	h = h.dressed(r, &v.Session, in)
 	_, redirects := in.Scheme.(scheme.Redirector)
 	several := len(v.Integrations) > 1
 	title := h.text.formTitle(in.DisplayName, v.Reconnect)
@@ -138,6 +139,7 @@ func (h *Handler) serveSubmit(w http.ResponseWriter, r *http.Request, key string
 		h.failWith(w, r, err)
 		return
 	}
+	h = h.dressed(r, &v.Session, in)
 	answers := make(map[string]string)
 	for _, f := range v.Fields(in) {
 		answers[f.Name] = entered(f, r.PostForm.Get(fieldName(f.Name)))

@@ -55,6 +55,7 @@ type Handler struct {
 	secure    bool // the public origin is https
 	opener    string
 	text      *messages
+	look      connect.Look
 }
 
 // New returns the pages of a connector. They live on the public origin of its
@@ -88,6 +89,7 @@ func (h *Handler) Handles(r *http.Request) bool {
 
 // ServeHTTP serves the pages.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h = h.dressed(r, nil, nil)
 	h.setHeaders(w.Header())
 	if !h.ours(r) {
 		h.fail(w, r, http.StatusMisdirectedRequest, h.text.WrongHost)

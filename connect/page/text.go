@@ -32,6 +32,8 @@ type messages struct {
 	TheySaid, CodeLabel, NoSession                               string
 	ConfirmTitle, ConfirmLead, WhoGets, WhoGetsApp, WhoUnknown   string
 	NotYou, NotYouKey, Yes, No, AskingApp, AppOnly               string
+	ChooseLeadApp, LeadApp, AgainLeadApp, OpenWindow             string
+	OpenedWindow, ScopesTitle, ScopesText                        string
 	DoesNotFit, Spaces, TooLong, Unseen, OneOf, More             string
 	Search, SearchHint, Category, AllCategories, NoMatch, Waits  string
 	Missing, FieldsTitle, FieldsTitles, FieldsText               string
@@ -72,24 +74,33 @@ const (
 // Operator tells whether nothing helps but the people who run the app.
 func (f *failure) Operator() bool { return f.By == byOperator }
 
+// failures are the texts of a language; who can help is the same in all.
+func failures(texts map[string]string) map[string]failure {
+	out := make(map[string]failure, len(texts))
+	for code, text := range texts {
+		out[code] = failure{text, english.Failures[code].By}
+	}
+	return out
+}
+
 // codeUnfinished is the code of a flow that hasn't come back yet.
 const codeUnfinished = "unfinished"
 
 func (m *messages) formTitle(name string, again bool) string {
 	if again {
-		return fmt.Sprintf(m.AgainTitle, name)
+		return plain(m.AgainTitle, name)
 	}
-	return fmt.Sprintf(m.FormTitle, name)
+	return plain(m.FormTitle, name)
 }
 
-func (m *messages) doneTitle(name string) string   { return fmt.Sprintf(m.DoneTitle, name) }
-func (m *messages) failedTitle(name string) string { return fmt.Sprintf(m.FailedTitle, name) }
-func (m *messages) example(s string) string        { return fmt.Sprintf(m.Example, s) }
+func (m *messages) doneTitle(name string) string   { return plain(m.DoneTitle, name) }
+func (m *messages) failedTitle(name string) string { return plain(m.FailedTitle, name) }
+func (m *messages) example(s string) string        { return plain(m.Example, s) }
 func (m *messages) when(field, value string) string {
-	return fmt.Sprintf(m.When, field, value)
+	return plain(m.When, field, value)
 }
-func (m *messages) consoleLink(name string) string { return fmt.Sprintf(m.ConsoleLink, name) }
-func (m *messages) docsLink(name string) string    { return fmt.Sprintf(m.DocsLink, name) }
+func (m *messages) consoleLink(name string) string { return plain(m.ConsoleLink, name) }
+func (m *messages) docsLink(name string) string    { return plain(m.DocsLink, name) }
 
 // failure is the text for a code; the code itself may be a provider's own word.
 func (m *messages) failure(code, name string) failure {
@@ -174,7 +185,7 @@ func (m *messages) fieldError(f *catalog.Field, e *catalog.FieldError) string {
 func (m *messages) fieldsAlert(n int) notice {
 	title := m.FieldsTitle
 	if n > 1 {
-		title = fmt.Sprintf(m.FieldsTitles, n)
+		title = plain(m.FieldsTitles, n)
 	}
 	return notice{Title: title, Text: m.FieldsText}
 }

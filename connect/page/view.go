@@ -15,19 +15,21 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 )
 
-//go:embed templates style.css script.js connect.js connect.d.ts
+//go:embed templates light.css dark.css style.css script.js connect.js connect.d.ts
 var files embed.FS
 
 var (
-	styleSheet = template.CSS(mustRead("style.css"))
-	script     = template.JS(mustRead("script.js"))
+	styleSheet  = mustRead("style.css")
+	lightColors = mustRead("light.css")
+	darkColors  = mustRead("dark.css")
+	script      = template.JS(mustRead("script.js"))
 )
 
 // pages holds each page with the frame around it.
 var pages = func() map[string]*template.Template {
 	m := make(map[string]*template.Template)
 	for _, name := range []string{"choose", "form", "confirm", "done", "notice"} {
-		m[name] = template.Must(template.New(name).Funcs(template.FuncMap{"pair": pairOf}).ParseFS(files, "templates/frame.html", "templates/icons.html", "templates/"+name+".html"))
+		m[name] = template.Must(template.New(name).Funcs(template.FuncMap{"pair": pairOf, "printf": plain}).ParseFS(files, "templates/frame.html", "templates/icons.html", "templates/"+name+".html"))
 	}
 	return m
 }()
@@ -56,6 +58,9 @@ type page struct {
 
 // render writes a whole page or, should its template fail, none of it.
 func (h *Handler) render(w http.ResponseWriter, status int, name string, p page) {
+	if h.look.Title != "" {
+		p.Title += " · " + h.look.Title
+	}
 	nonce := rand.Text()
 	var b bytes.Buffer
 	err := pages[name].ExecuteTemplate(&b, "frame", struct {
@@ -65,7 +70,10 @@ func (h *Handler) render(w http.ResponseWriter, status int, name string, p page)
 		Nonce  string
 		Style  template.CSS
 		Script template.JS
-	}{p, h.text, name, nonce, styleSheet, script})
+		Brand  string
+		Logo   template.URL
+		Icon   template.URL
+	}{p, h.text, name, nonce, styleOf(&h.look), script, h.brand(), template.URL(h.look.Logo), template.URL(h.icon())})
 	if err != nil {
 		h.logger.Error("filling a page", zap.String("page", name), zap.Error(err))
 		http.Error(w, h.text.Broken.Title, http.StatusInternalServerError)
@@ -80,6 +88,27 @@ func (h *Handler) render(w http.ResponseWriter, status int, name string, p page)
 	if _, err := b.WriteTo(w); err != nil {
 		h.logger.Debug("the visitor has gone", zap.Error(err))
 	}
+}
+
+// brand is what the logo stands for.
+func (h *Handler) brand() string {
+	if h.look.Title != "" {
+		return h.look.Title
+	}
+	return h.connector.Setup.AppName
+}
+
+// icon is that of the browser's tab.
+func (h *Handler) icon() string {
+	if h.look.Icon != "" {
+		return h.look.Icon
+	}
+	accent := h.look.Colors["accent"]
+	if accent == "" {
+		accent = "#3f51c9"
+	}
+	return "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'%3E%3Crect width='24' height='24' rx='6' fill='%23" + accent[1:] +
+		"'/%3E%3Cpath d='M8 12h8M12 8v8' stroke='%23fff' stroke-width='2.5' stroke-linecap='round'/%3E%3C/svg%3E"
 }
 
 // tile stands for a vendor: its mark, or its initials on a colour made of its

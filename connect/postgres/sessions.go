@@ -32,10 +32,14 @@ func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
 	if err != nil {
 		return wrap(ctx, what, err)
 	}
+	look, err := structJSON(v.Look)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
 	_, err = s.exec(ctx, what, once, `INSERT INTO keycaddy.sessions
-		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, created, expires)
-		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11)`,
-		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, micros(v.Created), micros(v.Expires))
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, language, look, created, expires)
+		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11::jsonb, $12, $13)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.Language, look, micros(v.Created), micros(v.Expires))
 	return err
 }
 
@@ -45,17 +49,17 @@ func (s *Store) Session(ctx context.Context, token connect.Digest) (v connect.Se
 	err = s.row(ctx, "reading session", again, func(row pgx.Row) (err error) {
 		v, err = scanSession(row)
 		return err
-	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, result, created, expires
+	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, result, language, look, created, expires
 		FROM keycaddy.sessions WHERE token = $1 AND expires > now()`, token[:])
 	return v, err
 }
 
 func scanSession(row pgx.Row) (connect.Session, error) {
 	var (
-		v                                                      connect.Session
-		endUser, organization, tags, allowed, defaults, result []byte
+		v                                                            connect.Session
+		endUser, organization, tags, allowed, defaults, result, look []byte
 	)
-	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &result, &v.Created, &v.Expires)
+	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &result, &v.Language, &look, &v.Created, &v.Expires)
 	if err == nil {
 		err = fromJSON("end_user", endUser, &v.EndUser)
 	}
@@ -73,6 +77,9 @@ func scanSession(row pgx.Row) (connect.Session, error) {
 	}
 	if err == nil {
 		err = fromJSON("result", result, &v.Result)
+	}
+	if err == nil {
+		err = fromJSON("look", look, &v.Look)
 	}
 	if err != nil {
 		return connect.Session{}, err

@@ -9,3 +9,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS flows_held_key ON keycaddy.flows (held_key) WH
 -- Where the app wants its visitors back, and how the latest attempt stands.
 ALTER TABLE keycaddy.sessions ADD COLUMN IF NOT EXISTS return_url text NOT NULL DEFAULT '';
 ALTER TABLE keycaddy.sessions ADD COLUMN IF NOT EXISTS result     jsonb;
+
+-- In which language the pages are, and how they look.
+ALTER TABLE keycaddy.sessions ADD COLUMN IF NOT EXISTS language text NOT NULL DEFAULT '';
+ALTER TABLE keycaddy.sessions ADD COLUMN IF NOT EXISTS look     jsonb;
