@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -90,7 +91,7 @@ func (l *Look) load(repl *caddy.Replacer) (connect.Look, error) {
 //	    mode   light|dark
 //	    font   <families>
 //	    radius <pixels>
-//	    color  <name> <#rrggbb> [<#rrggbb when dark>]
+//	    color  <name> <rrggbb> [<rrggbb when dark>]
 //	    text   <name> <text>
 //	}
 func (l *Look) parse(d *caddyfile.Dispenser) error {
@@ -124,9 +125,10 @@ func (l *Look) parse(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// set keeps a colour. In a Caddyfile its # would begin a comment, and is left out.
 func set(m *map[string]string, key, value string) {
 	if *m == nil {
 		*m = make(map[string]string)
 	}
-	(*m)[key] = value
+	(*m)[key] = "#" + strings.TrimPrefix(value, "#")
 }

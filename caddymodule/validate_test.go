@@ -113,7 +113,7 @@ func TestProvision(t *testing.T) {
 		{"return URL from the environment", app("return_url {env.NOPE}\n" + demoIntegration), "evaluated placeholder {env.NOPE} is empty"},
 		{"app origin with a path", app("app_origin https://app.example.com/\n" + demoIntegration), "it is not an origin"},
 		{"embedder of every origin", app("embedder *"), `embedder "*": it has the character '*'`},
-		{"look", app("look {\ntitle Acme\nmode light\ncolor accent #112233 #445566\ntext Yes Go\n}"), ""},
+		{"look", app("look {\ntitle Acme\nmode light\ncolor accent 112233 445566\ntext Yes Go\n}"), ""},
 		{"look of a colour by name", app("look {\ncolor accent red\n}"), "look: colors has accent, which is not written as #rrggbb"},
 		{"look with a text that isn't there", app("look {\ntext Nope Go\n}"), `look: texts has "Nope", which is no text of the pages`},
 		{"look with a logo that isn't there", app("look {\nlogo /nope.png\n}"), "look: logo: open /nope.png"},
