@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Builds Caddy with keycaddy, runs it, or tests it.
+# Builds Caddy with keycaddy, runs it, tests it, or measures it.
 #
 #   ./xcaddy.sh          build ./bin/caddy
 #   ./xcaddy.sh run      build it and run it on Caddyfile.example
 #   ./xcaddy.sh test     install what the tests need, and run all of them
+#   ./xcaddy.sh bench    compare it with reverse_proxy and nginx: bench/results.md
 #
-# Needs Go; `test` also needs Debian, and root only where a package is missing.
+# Needs Go; `test` and `bench` also need Debian, and root only where a package
+# is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -81,6 +83,15 @@ tests() {
 	CGO_ENABLED=1 go test -race -count=1 -timeout 20m "$@" ./...
 }
 
+bench() {
+	have nginx nginx-light
+	have taskset util-linux
+	build
+	mkdir -p .cache
+	go build -o .cache/bench ./bench
+	PATH="$PATH:/usr/sbin" .cache/bench -o bench/results.md "$@"
+}
+
 case "${1:-build}" in
 build) build ;;
 run)
@@ -88,8 +99,9 @@ run)
 	exec bin/caddy run --config Caddyfile.example
 	;;
 test) shift && tests "$@" ;;
+bench) shift && bench "$@" ;;
 *)
-	sed -n '2,8s/^# \{0,1\}//p' "$0"
+	sed -n '2,9s/^# \{0,1\}//p' "$0"
 	exit 2
 	;;
 esac

@@ -50,11 +50,28 @@ func (a *App) api(logger *zap.Logger, trusted bool) http.Handler {
 
 // ServeHTTP answers a call.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if h, ok := a.app.health(r); ok {
+		return h.Write(w)
+	}
 	if _, err := a.app.wait(r.Context()); err != nil {
-		return err
+		return answer(w, r, a.logger, err)
 	}
 	a.handler().ServeHTTP(w, r)
 	return nil
+}
+
+// health answers who asks for a node's health before it has one to tell.
+func (a *App) health(r *http.Request) (h api.Health, ok bool) {
+	if a.started() || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return h, false
+	}
+	switch r.URL.Path {
+	case "/health", "/health/ready":
+		return api.Starting, true
+	case "/health/live":
+		return api.Live, true
+	}
+	return h, false
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:

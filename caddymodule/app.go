@@ -7,10 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -19,10 +22,11 @@ import (
 	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/egress"
+	"github.com/keycaddy/keycaddy/connect/problem"
 	"github.com/keycaddy/keycaddy/connect/scheme"
 )
 
-func init() { caddy.RegisterModule(App{}) }
+func init() { caddy.RegisterModule(new(App)) }
 
 // App is keycaddy's configuration: what the handlers on all sites share. Left
 // empty it works: everything is kept in one folder under Caddy's data
@@ -71,6 +75,10 @@ type App struct {
 	// built-in ones: one of the same id takes its place.
 	Catalog string `json:"catalog,omitempty"`
 
+	// A providers.yaml as Nango has it. Entries whose ids are not known here are
+	// added; `caddy keycaddy catalog nango` says what becomes of each.
+	CatalogNango string `json:"catalog_nango,omitempty"`
+
 	// Which addresses keycaddy may connect to beyond the public internet.
 	Egress Egress `json:"egress,omitzero"`
 
@@ -84,7 +92,10 @@ type App struct {
 	shared string // the key of the runtime in the pool; empty: not acquired
 	run    *running
 	ready  chan struct{}
-	demo   *demoHandler
+	// stopping is closed by Stop; starting is the start, as long as it takes.
+	stopping chan struct{}
+	starting sync.WaitGroup
+	demo     *demoHandler
 }
 
 // Egress opens addresses that keycaddy refuses to connect to by default:
@@ -149,13 +160,23 @@ type Integration struct {
 
 	// Values for the entry's operator fields (`app_fields`), by name.
 	Fields map[string]string `json:"fields,omitempty"`
+
+	// How many token requests a second the provider allows, all nodes together,
+	// such as `20` or `0.5`. Calls that would have to wait for longer than a
+	// minute are answered with 503. Default: as many as are needed, until the
+	// provider asks for a pause
+	TokenRate string `json:"token_rate,omitempty"`
+
+	// How long connections that are known go on working while vault or store
+	// can't be reached; `0s`: not at all. Default: `1h`
+	OutageGrace *caddy.Duration `json:"outage_grace,omitempty"`
 }
 
 // DefaultPublicURL is where the connect pages are if nothing else is said.
 const DefaultPublicURL = "http://localhost:8080"
 
 // CaddyModule returns the Caddy module information.
-func (App) CaddyModule() caddy.ModuleInfo {
+func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "keycaddy", New: func() caddy.Module { return new(App) }}
 }
 
@@ -163,7 +184,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // configuration may be provisioned only to be checked.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
-	a.ready = make(chan struct{})
+	a.ready, a.stopping = make(chan struct{}), make(chan struct{})
 	if err := a.loadGuests(ctx); err != nil {
 		return err
 	}
@@ -293,20 +314,45 @@ func (a *App) catalog(repl *caddy.Replacer) (*catalog.Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openCatalog(folder)
+	file, err := repl.ReplaceOrErr(a.CatalogNango, true, true)
+	if err != nil {
+		return nil, err
+	}
+	if file == "" {
+		return openCatalog(folder)
+	}
+	imported, remarks, err := readNango(file)
+	if err != nil {
+		return nil, err
+	}
+	cat, err := openCatalog(folder, imported...)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range remarks {
+		p, err := cat.Provider(r.ID)
+		switch {
+		case errors.Is(err, catalog.ErrUnknown):
+			a.logger.Warn("an entry was not taken", zap.String("file", file), zap.Int("line", r.Line), zap.String("provider", r.ID), zap.String("reason", r.Reason))
+		case err == nil && slices.Contains(imported, p):
+			a.logger.Warn("an entry was taken in part", zap.String("file", file), zap.Int("line", r.Line), zap.String("provider", r.ID), zap.String("reason", r.Reason))
+		}
+	}
+	return cat, nil
 }
 
-// openCatalog reads the built-in providers and those of a folder over them.
-func openCatalog(folder string) (*catalog.Catalog, error) {
+// openCatalog reads the built-in providers, those of a folder over them, and
+// adds what was imported.
+func openCatalog(folder string, imported ...*catalog.Provider) (*catalog.Catalog, error) {
 	if folder == "" {
-		return catalog.Builtin()
+		return catalog.Load(nil, imported...)
 	}
 	if info, err := os.Stat(folder); err != nil {
 		return nil, err
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("%s is not a folder", folder)
 	}
-	return catalog.Load(os.DirFS(folder))
+	return catalog.Load(os.DirFS(folder), imported...)
 }
 
 // started is given to integrations of the configuration as their time of
@@ -375,24 +421,68 @@ func (in *Integration) make(key string, cat *catalog.Catalog, trust Trust, repl 
 	for name, value := range in.Fields {
 		out.App.Fields[name] = replace(name, value)
 	}
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	if in.TokenRate != "" {
+		rate, err := strconv.ParseFloat(in.TokenRate, 64)
+		if err != nil || !(rate >= 0.001 && rate <= 10_000) {
+			return nil, fmt.Errorf("token_rate: %q is not a number of requests a second, such as 20", in.TokenRate)
+		}
+		out.TokenRate = rate
+	}
+	if in.OutageGrace != nil {
+		if out.OutageGrace = time.Duration(*in.OutageGrace); out.OutageGrace <= 0 {
+			out.OutageGrace = -1
+		}
+	}
+	return out, nil
 }
 
 // Start opens store and vault, or takes over those that a former configuration
-// has opened.
+// has opened. If they are down it doesn't wait for long: the rest of the start
+// follows when they are back.
 func (a *App) Start() error {
+	rt, err := a.acquire()
+	if err != nil {
+		return err
+	}
+	started := make(chan error, 1)
+	a.starting.Go(func() { started <- a.start(rt) })
+	select {
+	case err := <-started:
+		return err
+	case <-time.After(startWait):
+		if err := rt.trouble.Load(); err != nil && rt.others() {
+			close(a.stopping) // a reload that fails leaves the configuration before it at work
+			a.starting.Wait()
+			return *err
+		}
+		a.logger.Error("started, but store or vault is down: calls are answered with 503 until they are back")
+		return nil
+	}
+}
+
+// start waits for store and vault and takes up work.
+func (a *App) start(rt *runtime) error {
+	select {
+	case <-rt.opened:
+	case <-a.stopping:
+		return nil
+	}
+	if rt.err != nil {
+		return rt.err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	rt, err := a.acquire(ctx)
+	run, err := rt.activate(ctx, a)
 	if err != nil {
 		return err
 	}
-	a.run, err = rt.activate(ctx, a)
-	if err != nil {
-		return err
-	}
+	a.run = run
 	if err := a.greet(ctx); err != nil {
-		return errors.Join(err, a.Stop()) // Caddy stops only what has started
+		rt.deactivate(run)
+		return err
 	}
 	close(a.ready)
 	a.logger.Info("keycaddy is ready", zap.String("public_url", a.setup.PublicURL.String()), zap.Int("integrations", len(a.Integrations)))
@@ -402,6 +492,8 @@ func (a *App) Start() error {
 // Stop takes this configuration back. Store and vault stay open: requests are
 // still under way.
 func (a *App) Stop() error {
+	close(a.stopping)
+	a.starting.Wait()
 	if a.run != nil {
 		a.run.runtime.deactivate(a.run)
 	}
@@ -419,14 +511,35 @@ func (a *App) Cleanup() error {
 }
 
 // wait returns what handlers work with, as soon as the app has started: Caddy
-// starts apps in no particular order, and a request may be faster.
+// starts apps in no particular order, and a request may be faster. While store
+// or vault is down, it is not for long that anyone is kept waiting.
 func (a *App) wait(ctx context.Context) (*running, error) {
+	if a.started() {
+		return a.run, nil
+	}
 	select {
 	case <-a.ready:
 		return a.run, nil
+	case <-time.After(startWait):
+		return nil, errStarting
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+func (a *App) started() bool {
+	select {
+	case <-a.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// errStarting answers calls until store and vault are there.
+var errStarting = &problem.Problem{
+	Status: http.StatusServiceUnavailable, Code: problem.Unavailable, Message: "keycaddy has not reached yet what it stores things in.",
+	Retryable: true, Action: "retry", RetryAfter: 5 * time.Second,
 }
 
 // Interface guards

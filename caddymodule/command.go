@@ -22,10 +22,10 @@ func init() {
 		Short: "Looks after connections, integrations and providers",
 		Long: `Commands for keycaddy, the credential-injecting reverse proxy.
 
-All but providers ask a running Caddy through its admin endpoint, which is
+All but providers and catalog ask a running Caddy through its admin endpoint, which is
 found as by other commands: by --address, or in the configuration file.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(providersCommand(), connectionsCommand(), connectCommand(), explainCommand())
+			cmd.AddCommand(providersCommand(), catalogCommand(), connectionsCommand(), connectCommand(), explainCommand())
 		},
 	})
 }

@@ -47,7 +47,7 @@ func (c *Connect) Provision(ctx caddy.Context) error {
 // ServeHTTP shows a page.
 func (c *Connect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if _, err := c.app.wait(r.Context()); err != nil {
-		return err
+		return answer(w, r, c.logger, err)
 	}
 	if pages := c.pages(); pages.Handles(r) {
 		// The addresses carry session tokens and authorization codes, which no

@@ -184,11 +184,15 @@ func (r *replacing) value(option, raw string) string {
 // OpenVault implements VaultOpener: it logs in and finds out whether Vault can
 // do what will be asked of it.
 func (h *HashiCorp) OpenVault(ctx context.Context, _ connect.Store) (vault.Vault, error) {
-	if err := h.vault.Probe(ctx); err != nil {
-		h.vault.Close()
-		return nil, err
+	err := h.vault.Probe(ctx)
+	switch {
+	case err == nil:
+		return h.vault, nil
+	case hashicorp.Outage(err):
+		return nil, fmt.Errorf("%w: %w", errLater, err)
 	}
-	return h.vault, nil
+	h.vault.Close()
+	return nil, err
 }
 
 // UnmarshalCaddyfile sets up the vault from Caddyfile tokens. Syntax:

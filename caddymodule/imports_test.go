@@ -17,27 +17,36 @@ const root = "github.com/keycaddy/keycaddy/"
 // import what isn't here.
 var arrows = map[string][]string{
 	"catalog":           {"go.yaml.in/yaml/v3"},
+	"catalog/nango":     {"./catalog", "go.yaml.in/yaml/v3"},
+	"catalog/simulator": {"./catalog", "github.com/beevik/etree", "github.com/golang-jwt/jwt/v5", "github.com/russellhaering/goxmldsig"},
 	"vault":             {},
 	"vault/sealed":      {"./vault", "github.com/tink-crypto/tink-go/v2"},
 	"vault/hashicorp":   {"./vault", "github.com/hashicorp/vault/api", "go.uber.org/zap"},
 	"vault/vaulttest":   {"./vault"},
 	"connect/egress":    {},
 	"connect/demo":      {},
-	"connect/scheme":    {"./catalog", "./connect/egress", "golang.org/x/oauth2"},
-	"connect":           {"./catalog", "./vault", "./connect/scheme", "go.uber.org/zap", "github.com/google/uuid"},
+	"connect/spool":     {"github.com/gofrs/flock"},
+	"connect/scheme":    {"./catalog", "./connect/egress", "golang.org/x/oauth2", "github.com/go-jose/go-jose/v4", "github.com/aws/aws-sdk-go-v2"},
+	"connect":           {"./catalog", "./vault", "./connect/scheme", "./connect/spool", "go.uber.org/zap", "github.com/google/uuid"},
 	"connect/problem":   {"./vault", "./connect", "./connect/egress", "./connect/scheme"},
 	"connect/sqlite":    {"./vault", "./connect", "modernc.org/sqlite"},
 	"connect/postgres":  {"./vault", "./connect", "github.com/jackc/pgx/v5"},
 	"connect/storetest": {"./connect"},
 	"connect/page":      {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap", "golang.org/x/text/language"},
 	"connect/api":       {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap", "golang.org/x/text/language"},
-	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
+	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
+	"proxy/redact":      {},
 	"caddymodule": {
-		"./catalog", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
-		"./connect/page", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/sqlite", "./proxy",
+		"./caddymodule/simulate", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
+		"./connect/page", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./proxy",
 		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/spf13/cobra", "go.uber.org/zap",
 	},
+	"caddymodule/simulate": {
+		"./catalog", "./catalog/simulator", "./vault", "./vault/sealed", "./connect", "./connect/scheme", "./connect/sqlite", "./proxy",
+		"github.com/google/uuid", "go.uber.org/zap", "golang.org/x/sync",
+	},
 	"caddymodule/caddy": {"./caddymodule", "github.com/caddyserver/caddy/v2"},
+	"bench":             {"./connect", "./connect/scheme", "./connect/sqlite", "./vault/sealed"},
 	"e2e":               {}, // tests only
 }
 
@@ -45,9 +54,9 @@ var arrows = map[string][]string{
 // all, may have even by way of others.
 var only = map[string][]string{
 	"github.com/caddyserver/caddy/v2":   {"caddymodule", "caddymodule/caddy"},
-	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule", "caddymodule/caddy"},
+	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule/simulate", "caddymodule", "caddymodule/caddy", "bench"},
 	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule", "caddymodule/caddy"},
-	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule", "caddymodule/caddy"},
+	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule/simulate", "caddymodule", "caddymodule/caddy", "bench"},
 	"github.com/hashicorp/vault/api":    {"vault/hashicorp", "caddymodule", "caddymodule/caddy"},
 }
 

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -25,6 +26,7 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    embedder   <origin>...
 //	    api_key    <uuid>...
 //	    catalog    <folder>
+//	    catalog nango <file>
 //	    egress {
 //	        allow <range>...
 //	    }
@@ -80,7 +82,7 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		a.Embedders = append(a.Embedders, origins...)
 		return nil
 	case "catalog":
-		return oneArg(d, &a.Catalog)
+		return a.parseCatalog(d)
 	case "api_key":
 		keys := d.RemainingArgs()
 		if len(keys) == 0 {
@@ -98,6 +100,23 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		return a.parseIntegration(d)
 	}
 	return d.Errf("unrecognized option %s", d.Val())
+}
+
+// parseCatalog reads "catalog <folder>" or "catalog nango <file>".
+func (a *App) parseCatalog(d *caddyfile.Dispenser) error {
+	switch args := d.RemainingArgs(); {
+	case len(args) == 2 && args[0] == "nango" && a.CatalogNango == "":
+		a.CatalogNango = args[1]
+	case len(args) == 2 && args[0] == "nango":
+		return d.Err("catalog nango is given twice")
+	case len(args) == 1 && a.Catalog == "":
+		a.Catalog = args[0]
+	case len(args) == 1:
+		return d.Err("catalog is given twice")
+	default:
+		return d.ArgErr()
+	}
+	return nil
 }
 
 func parseGuest(d *caddyfile.Dispenser, raw *json.RawMessage, namespace, key string) error {
@@ -167,6 +186,22 @@ func (in *Integration) parseOption(d *caddyfile.Dispenser) error {
 			return d.ArgErr()
 		}
 		in.Scopes = append(in.Scopes, scopes...)
+		return nil
+	case "token_rate":
+		return oneArg(d, &in.TokenRate)
+	case "outage_grace":
+		var text string
+		if in.OutageGrace != nil {
+			return d.Err("outage_grace is given twice")
+		}
+		if err := oneArg(d, &text); err != nil {
+			return err
+		}
+		grace, err := caddy.ParseDuration(text)
+		if err != nil || grace < 0 {
+			return d.Errf("outage_grace: %q is not a duration such as 30m", text)
+		}
+		in.OutageGrace = (*caddy.Duration)(&grace)
 		return nil
 	case "authorization_param":
 		return pair(d, &in.AuthorizationParams)

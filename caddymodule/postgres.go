@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ func (p *Postgres) Validate() error {
 	return nil
 }
 
-// OpenStore implements StoreOpener. It fails if the database can't be reached.
+// OpenStore implements StoreOpener.
 func (p *Postgres) OpenStore(ctx context.Context) (connect.Store, error) {
 	store, err := postgres.Open(ctx, p.DSN, postgres.Options{
 		Timeout: time.Duration(p.Timeout), AcquireTimeout: time.Duration(p.AcquireTimeout),
@@ -68,10 +69,14 @@ func (p *Postgres) OpenStore(ctx context.Context) (connect.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := store.Migrate(ctx); err != nil {
-		return nil, errors.Join(err, store.Close())
+	err = store.Migrate(ctx)
+	switch {
+	case err == nil:
+		return store, nil
+	case errors.Is(err, connect.ErrStoreUnavailable):
+		err = fmt.Errorf("%w: %w", errLater, err)
 	}
-	return store, nil
+	return nil, errors.Join(err, store.Close())
 }
 
 // UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:

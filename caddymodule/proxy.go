@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,6 +48,27 @@ type Proxy struct {
 	// don't agree on what it means; some APIs (GitLab's) need it.
 	AllowEncodedSlash bool `json:"allow_encoded_slash,omitempty"`
 
+	// Headers of providers' answers that pass although they are about the
+	// origin that answers come from, which is this site: `Set-Cookie`,
+	// `Access-Control-*`, `Strict-Transport-Security` and their like; and
+	// `Cache-Control`, `Content-Security-Policy` and `Content-Disposition`,
+	// which are replaced otherwise.
+	PassHeaders []string `json:"pass_headers,omitempty"`
+
+	// What becomes of an answer that has the very credential in it that was put
+	// on the request: `off` looks for none, `alert` logs it, `redact` blots it
+	// out, `block` refuses the answer. All but `off` ask providers for answers
+	// that aren't compressed. Default: off
+	Redact string `json:"redact,omitempty"`
+
+	// How often a call is sent again if the provider answers that it is too busy
+	// (429, 5xx, or what its catalog entry says), or can't be reached. It holds
+	// for calls that may be repeated: GET, HEAD, OPTIONS, PUT, DELETE, and those
+	// with an `Idempotency-Key`. A call's own header `Retries` comes first, and
+	// holds for every method. Waits are the provider's, and a minute in all at
+	// the most. Default: 0
+	Retries int `json:"retries,omitempty"`
+
 	// How providers are connected to: one of Caddy's transports.
 	// Default: http
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
@@ -83,10 +105,27 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.Retries < 0 || p.Retries > proxy.MaxRetries {
+		return fmt.Errorf("retries: %d is not between 0 and %d", p.Retries, proxy.MaxRetries)
+	}
+	answers, err := proxy.Passing(p.PassHeaders)
+	if err != nil {
+		return fmt.Errorf("pass_headers: %w", err)
+	}
+	if p.Redact == "" {
+		p.Redact = "off"
+	}
+	redaction, err := proxy.ParseRedaction(p.Redact)
+	if err != nil {
+		return fmt.Errorf("redact: %w", err)
+	}
 	p.proxy = proxy.Proxy{
 		Base:          base,
 		ReplayBuffer:  p.ReplayBuffer,
 		Paths:         proxy.Paths{EncodedSlash: p.AllowEncodedSlash},
+		Answers:       answers,
+		Redaction:     redaction,
+		Retries:       p.Retries,
 		FlushInterval: time.Duration(p.FlushInterval),
 		Logger:        p.logger,
 	}
@@ -130,9 +169,9 @@ func guard(transport http.RoundTripper, policy egress.Policy) (http.RoundTripper
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	run, err := p.app.wait(r.Context())
 	if err != nil {
-		return err
+		return answer(w, r, p.logger, err)
 	}
-	call, err := proxy.Resolve(r, run.keys, run.setup, run.refresher)
+	call, err := p.proxy.Resolve(r, run.keys, run.setup, run.refresher)
 	if err != nil {
 		return answer(w, r, p.logger, err)
 	}
@@ -166,6 +205,10 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 			return call.Caller, true
 		case "replayed":
 			return call.Replayed, true
+		case "retries":
+			return call.Retries, true
+		case "echoed":
+			return call.Echoed.Load(), true
 		}
 		return nil, false
 	}
@@ -177,6 +220,9 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 //	    replay_buffer       <size>
 //	    flush_interval      <duration>
 //	    allow_encoded_slash
+//	    pass_headers        <name>...
+//	    redact              off|alert|redact|block
+//	    retries             <number>
 //	    transport           <name> { ... }
 //	}
 func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -219,6 +265,31 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			p.FlushInterval = caddy.Duration(interval)
 		case "allow_encoded_slash":
 			p.AllowEncodedSlash = true
+		case "pass_headers":
+			names := d.RemainingArgs()
+			if len(names) == 0 {
+				return d.ArgErr()
+			}
+			p.PassHeaders = append(p.PassHeaders, names...)
+		case "redact":
+			if err := oneArg(d, &p.Redact); err != nil {
+				return err
+			}
+			if _, err := proxy.ParseRedaction(p.Redact); err != nil {
+				return d.Errf("redact: %v", err)
+			}
+			continue
+		case "retries":
+			var number string
+			if err := oneArg(d, &number); err != nil {
+				return err
+			}
+			n, err := strconv.Atoi(number)
+			if err != nil {
+				return d.Errf("retries: %q is not a number", number)
+			}
+			p.Retries = n
+			continue
 		case "transport":
 			if !d.NextArg() {
 				return d.ArgErr()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/spool"
 	"github.com/keycaddy/keycaddy/vault"
 )
 
@@ -22,21 +24,34 @@ import (
 // memory, by the configuration of store and vault.
 var runtimes = caddy.NewUsagePool()
 
-// drainTimeout is how long closing waits for renewals that are under way. It is
-// longer than a renewal takes at the most.
+// drainTimeout is how long closing waits for renewals that are under way, and
+// for what they brought to be in the vault or in the spool (S121). It is longer
+// than a token call and the writes after it take at the most.
 const drainTimeout = 70 * time.Second
 
 // sweepEvery is how often what has expired is removed from the store.
 const sweepEvery = 10 * time.Minute
 
+// startWait is how long the start of a configuration waits for store and vault.
+// If they are down for longer, it starts without: calls are answered that they
+// have to come again, and all else follows when store and vault are back (S117).
+const startWait = 10 * time.Second
+
 type runtime struct {
+	logger  *zap.Logger
+	demoKey string
+	greeted atomic.Bool
+	stop    context.CancelFunc
+	working sync.WaitGroup
+
+	// opened is closed when store and vault are there, or failed for good.
+	opened    chan struct{}
+	err       error
+	trouble   atomic.Pointer[error] // of the last attempt
 	store     connect.Store
 	vault     vault.Vault
+	spool     *spool.Spool
 	refresher *connect.Refresher
-	logger    *zap.Logger
-	demoKey   string
-	greeted   atomic.Bool
-	stop      context.CancelFunc
 
 	mu     sync.Mutex
 	active []*running // the newest is the last
@@ -53,8 +68,13 @@ type running struct {
 }
 
 // acquire opens the runtime, or joins the one that is open.
-func (a *App) acquire(ctx context.Context) (*runtime, error) {
-	value, _, err := runtimes.LoadOrNew(a.guests, func() (caddy.Destructor, error) { return a.open(ctx) })
+func (a *App) acquire() (*runtime, error) {
+	value, _, err := runtimes.LoadOrNew(a.guests, func() (caddy.Destructor, error) {
+		background, stop := context.WithCancel(context.Background())
+		rt := &runtime{logger: a.logger, demoKey: uuid.NewString(), stop: stop, opened: make(chan struct{})}
+		rt.working.Go(func() { rt.work(background, a) })
+		return rt, nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -62,27 +82,81 @@ func (a *App) acquire(ctx context.Context) (*runtime, error) {
 	return value.(*runtime), nil
 }
 
-func (a *App) open(ctx context.Context) (*runtime, error) {
-	store, err := a.store.OpenStore(ctx)
+// work opens store and vault and does what has to be done with them beside
+// calls, until the context ends.
+func (rt *runtime) work(ctx context.Context, a *App) {
+	rt.err = rt.open(ctx, a)
+	close(rt.opened)
+	if rt.err != nil {
+		return
+	}
+	rt.working.Go(func() { rt.sweep(ctx) })
+	rt.refresher.Run(ctx)
+}
+
+// others tells whether there is another runtime at work.
+func (rt *runtime) others() (found bool) {
+	runtimes.Range(func(_, value any) bool {
+		other := value.(*runtime)
+		if other != rt {
+			other.mu.Lock()
+			found = found || len(other.active) > 0
+			other.mu.Unlock()
+		}
+		return true
+	})
+	return found
+}
+
+// errLater marks what can't be opened just now and may be later.
+var errLater = errors.New("not available yet")
+
+// open opens store and vault. As long as they are down it tries again.
+func (rt *runtime) open(ctx context.Context, a *App) error {
+	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		err := rt.tryOpen(ctx, a)
+		if err == nil || !errors.Is(err, errLater) {
+			return err
+		}
+		rt.trouble.Store(&err)
+		rt.logger.Error("can't open what keycaddy stores things in; trying again", zap.Duration("in", wait), zap.Error(err))
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (rt *runtime) tryOpen(ctx context.Context, a *App) error {
+	bounded, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	store, err := a.store.OpenStore(bounded)
 	if err != nil {
-		return nil, fmt.Errorf("opening store: %w", err)
+		return fmt.Errorf("opening store: %w", err)
 	}
-	secrets, err := a.vault.OpenVault(ctx, store)
+	secrets, err := a.vault.OpenVault(bounded, store)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening vault: %w", err), store.Close())
+		return errors.Join(fmt.Errorf("opening vault: %w", err), store.Close())
 	}
-	background, stop := context.WithCancel(context.Background())
-	rt := &runtime{
-		store: store, vault: secrets, logger: a.logger, demoKey: uuid.NewString(), stop: stop,
-		refresher: &connect.Refresher{Store: store, Vault: secrets, Logger: a.logger.Named("refresh")},
-	}
+	rt.store, rt.vault = store, secrets
+	rt.refresher = &connect.Refresher{Store: store, Vault: secrets, Logger: rt.logger.Named("refresh")}
 	if v, ok := secrets.(interface{ ReadOnly() bool }); ok {
 		rt.refresher.ReadOnly = v.ReadOnly()
 	}
-	go rt.sweep(background)
-	go rt.refresher.Watch(background)
-	return rt, nil
+	if !rt.refresher.ReadOnly {
+		if rt.spool, err = spool.Open(filepath.Join(caddy.AppDataDir(), "keycaddy", "spool")); err != nil {
+			return errors.Join(err, rt.close())
+		}
+		rt.refresher.Spool = rt.spool
+	}
+	prepare(rt.refresher)
+	return nil
 }
+
+// prepare is called with every new refresher; the fault harness has its hooks
+// there.
+var prepare = func(*connect.Refresher) {}
 
 func (rt *runtime) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
@@ -146,14 +220,25 @@ func (rt *runtime) deactivate(run *running) {
 // after renewals under way have come to their end.
 func (rt *runtime) Destruct() error {
 	rt.stop()
+	rt.working.Wait()
+	if rt.err != nil {
+		return nil // there is nothing to close
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	if err := rt.refresher.Drain(ctx); err != nil {
 		rt.logger.Error("closing while credentials are being renewed", zap.Error(err))
 	}
+	return rt.close()
+}
+
+func (rt *runtime) close() error {
 	err := rt.store.Close()
 	if v, ok := rt.vault.(io.Closer); ok {
 		err = errors.Join(err, v.Close())
+	}
+	if rt.spool != nil {
+		err = errors.Join(err, rt.spool.Close())
 	}
 	return err
 }

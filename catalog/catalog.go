@@ -65,18 +65,27 @@ func Builtin() (*Catalog, error) { return Load(nil) }
 // named <id>.yaml and stand in the folder or at any depth below it; what begins
 // with a dot is passed over, and links to folders are not followed. All files are
 // read and checked at once, and all their faults are reported together. A nil
-// overlay is none.
-func Load(overlay fs.FS) (*Catalog, error) {
+// overlay is none. What was imported from elsewhere is added where neither has an
+// entry of that id.
+func Load(overlay fs.FS, imported ...*Provider) (*Catalog, error) {
 	l, err := shipped()
 	if err != nil {
 		return nil, err
 	}
 	c := &Catalog{shipped: l.entries, ids: l.ids}
-	if overlay == nil {
+	if overlay == nil && len(imported) == 0 {
 		return c, nil
 	}
-	if c.own, err = readFolder(overlay); err != nil {
-		return nil, err
+	c.own = map[string]*entry{}
+	if overlay != nil {
+		if c.own, err = readFolder(overlay); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range imported {
+		if l.entries[p.ID] == nil && c.own[p.ID] == nil {
+			c.own[p.ID] = &entry{file: p.file, provider: p}
+		}
 	}
 	c.ids = slices.Clone(l.ids)
 	for id := range c.own {
@@ -157,3 +166,13 @@ func (e *entry) load() {
 
 // IDs returns the ids of all entries, sorted.
 func (c *Catalog) IDs() []string { return slices.Clone(c.ids) }
+
+// Files returns the files of the shipped entries, in folders by their first
+// letter.
+func Files() fs.FS {
+	files, err := fs.Sub(builtin, "providers")
+	if err != nil {
+		panic(err) // the path is a constant
+	}
+	return files
+}

@@ -72,6 +72,18 @@ var reserved = []string{
 	"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 }
 
+// CheckHeaderName returns an error if a request can't have a header of that
+// name, or the proxy owns it.
+func CheckHeaderName(name string) error {
+	switch {
+	case name == "" || strings.ContainsFunc(name, notTokenRune):
+		return fmt.Errorf("%q is not a header name", name)
+	case slices.Contains(reserved, strings.ToLower(name)):
+		return fmt.Errorf("the header %q can't be set; the proxy owns it", name)
+	}
+	return nil
+}
+
 func (h *Headers) decode(d *decoder, n *yaml.Node, at place) {
 	*h = Headers{}
 	d.pairs(n, at, func(key, value *yaml.Node) {

@@ -187,3 +187,45 @@ request: {base_url: 'https://a.com', body: {auth: {key: '{conn.w}'}, gone: {x: '
 		t.Error("Raw must be a copy")
 	}
 }
+
+// Whatever a file has in it: it is read or refused with its faults, and what was
+// read can be shown, checked and explained.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(minimal))
+	f.Add([]byte(sound))
+	f.Add([]byte(soundOAuth))
+	for _, file := range []string{"providers/b/bullhorn.yaml", "providers/z/zoho.yaml", "providers/s/sap-success-factors.yaml", "providers/d/docuware.yaml", "providers/e/expensify.yaml"} {
+		data, err := builtin.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := Parse("", data)
+		if err != nil {
+			for _, e := range flatten(err) {
+				var fault *ParseError
+				if !errors.As(e, &fault) || fault.Msg == "" {
+					t.Errorf("%T %v", e, e)
+				}
+			}
+			return
+		}
+		for _, problem := range Lint(p) {
+			if problem.Text == "" || problem.Rule == "" {
+				t.Errorf("%+v", problem)
+			}
+		}
+		p.Guide()
+		p.SetupGuide()
+		if p.Raw()["id"] == nil {
+			t.Error("the id is lost")
+		}
+		for _, u := range p.urls() {
+			if got, err := u.url.Fill(&Env{Lookup: func(string, string) (string, bool) { return "a", true }}); err == nil && got.Host == "" {
+				t.Errorf("%s leads to %q", u.url, got)
+			}
+		}
+	})
+}

@@ -131,7 +131,7 @@ func (p Param) fill(e *Env, lenient bool) (any, error) {
 	}
 	m, err := p.pairs.fill(e, lenient)
 	if err == nil && len(m) == 0 && len(p.pairs) > 0 {
-		return nil, fmt.Errorf("nothing in it resolves: %w", ErrMissing)
+		return nil, errNothing
 	}
 	return m, err
 }

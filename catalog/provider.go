@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -66,6 +67,9 @@ type Provider struct {
 	Docs     Docs      `yaml:"docs"`
 	Flags    []string  `yaml:"flags"`
 
+	UserSteps  []string `yaml:"guide"` // our own: what who connects does at the vendor; see Guide
+	SetupSteps []string `yaml:"setup"` // our own: what the operator does there; see SetupGuide
+
 	file string
 	data []byte
 	raw  func() map[string]any
@@ -80,6 +84,18 @@ type Docs struct {
 	RateLimits string `yaml:"rate_limits"`
 	Console    string `yaml:"console"` // where a key or an OAuth app is made
 }
+
+// Page returns the page that says most about the API, empty if none is known.
+func (d Docs) Page() string {
+	host := ""
+	if d.Host != "" {
+		host = "https://" + d.Host + "/"
+	}
+	return cmp.Or(d.Reference, d.Auth, host, d.Scopes, d.RateLimits, d.Console)
+}
+
+// Source returns the entry's file as it was written. It must not be changed.
+func (p *Provider) Source() []byte { return p.data }
 
 // Raw returns the entry as plain data, as it was written, for callers that show
 // it: strings, bools, int, float64, []any and map[string]any. Defaults are not

@@ -90,6 +90,21 @@ func (u URL) Relative() bool {
 // for every connection.
 func (u URL) Literal() bool { return len(u.Refs()) == 0 }
 
+// Hosts returns the references that decide alone to which host the URL goes:
+// those that stand for a whole URL, or for a whole host name.
+func (u URL) Hosts() []Ref {
+	var out []template
+	for i := range u.alts {
+		switch t := &u.alts[i]; {
+		case t.base != nil:
+			out = append(out, template{{expr: t.base}})
+		case len(t.host) == 1 && t.host[0].expr != nil:
+			out = append(out, t.host)
+		}
+	}
+	return refs(out)
+}
+
 // IsZero reports whether the key was not written at all.
 func (u URL) IsZero() bool { return len(u.alts) == 0 }
 

@@ -20,6 +20,9 @@ var (
 	// See [UnsafeError].
 	ErrUnsafe = errors.New("unsafe value")
 
+	// errNothing says that all there is in a map was left out.
+	errNothing = fmt.Errorf("nothing in it resolves: %w", ErrMissing)
+
 	errTooLong = fmt.Errorf("filled value is longer than %d bytes", maxOutput)
 )
 
@@ -33,7 +36,7 @@ type MissingError struct {
 // leftEmpty reports whether err is about a field that was rightly left empty.
 func leftEmpty(err error) bool {
 	var m *MissingError
-	return errors.As(err, &m) && m.Optional
+	return errors.As(err, &m) && m.Optional || errors.Is(err, errNothing)
 }
 
 func (e *MissingError) Error() string { return e.Ref.String() + " is missing or empty" }

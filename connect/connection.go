@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
-
-	"github.com/keycaddy/keycaddy/vault"
 )
 
 // ID names a connection as apps do: the integration's key (the header
@@ -27,6 +25,9 @@ const (
 	// StatusNeedsReauth: the provider has refused the credential for good;
 	// only the end user can help, by connecting again.
 	StatusNeedsReauth Status = "needs_reauth"
+	// StatusDisabled: switched off by the operator or the app, until it is
+	// switched on again. Nothing is renewed meanwhile.
+	StatusDisabled Status = "disabled"
 )
 
 // EndUser is the app's user that a connection belongs to, as the app named it.
@@ -64,11 +65,14 @@ type Connection struct {
 	Metadata json.RawMessage // a JSON object, or nil
 	Tags     map[string]string
 	EndUser  *EndUser
-	// Version is the newest version in the vault that the store has heard of:
-	// a hint. The vault's own answer is the truth.
-	Version vault.Version
+	// Version counts the credentials that the connection has had, as far as the
+	// store has heard: a hint. The credential in the vault has its own number in
+	// it, and that is the truth.
+	Version uint64
 	// Expires is when the access token ends; zero: unknown or never.
-	Expires          time.Time
+	Expires time.Time
+	// Due is when it is to be renewed whether it is used or not; zero: never.
+	Due              time.Time
 	Created, Updated time.Time
 }
 

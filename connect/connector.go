@@ -212,7 +212,10 @@ func (c *Connector) Submit(ctx context.Context, token, integration string, answe
 	}
 	g, err := in.Scheme.(scheme.Prompter).Accept(ctx, answers)
 	if err != nil {
-		return Step{}, err
+		return Step{}, refusedLogin(err)
+	}
+	if g, err = c.complete(ctx, in, g); err != nil {
+		return Step{}, refusedLogin(err)
 	}
 	if refused, err := in.Scheme.Verify(ctx, g); refused != 0 || err != nil {
 		err := &VerifyError{Status: refused, Cause: err}
@@ -247,6 +250,11 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 		Expires:     time.Now().Add(FlowTTL),
 	}
 	defaults := v.Defaults[in.Key]
+	if d, ok := r.(scheme.Departer); ok {
+		if err := f.depart(ctx, d, state, binding, defaults); err != nil {
+			return Step{}, err
+		}
+	}
 	to, err := r.AuthURL(schemeFlow(&f, state, binding, defaults))
 	if err != nil {
 		return Step{}, err
@@ -271,12 +279,14 @@ func derive(purpose, state, binding string) []byte {
 // schemeFlow is what the scheme sees of a flow. The PKCE verifier has the 43
 // characters that RFC 7636 section 4.1 asks for.
 func schemeFlow(f *Flow, state, binding string, d SessionDefaults) scheme.Flow {
+	kept, config := f.kept(state, binding)
 	return scheme.Flow{
 		State:       state,
 		Verifier:    scheme.Secret(base64.RawURLEncoding.EncodeToString(derive("pkce verifier", state, binding))),
 		Nonce:       base64.RawURLEncoding.EncodeToString(derive("nonce", state, binding)),
 		RedirectURL: f.RedirectURL,
-		Config:      f.Config,
+		Config:      config,
+		Kept:        kept,
 		Scopes:      d.Scopes,
 		Params:      d.AuthorizationParams,
 	}
@@ -299,11 +309,11 @@ type Arrival struct {
 // *scheme.CallbackError, *scheme.TokenError, ErrSessionExpired,
 // ErrNotAllowed, ErrConnectionGone.
 func (c *Connector) Arrive(ctx context.Context, at string, callback url.Values, binding func(flow string) string) (Arrival, error) {
-	states := callback["state"]
-	if len(states) != 1 {
+	state := c.Setup.stateOf(callback)
+	if state == "" {
 		return Arrival{}, ErrFlowExpired
 	}
-	f, err := c.Store.TakeFlow(ctx, DigestOf(states[0]))
+	f, err := c.Store.TakeFlow(ctx, DigestOf(state))
 	if errors.Is(err, ErrNotFound) {
 		return Arrival{}, ErrFlowExpired
 	}
@@ -314,7 +324,7 @@ func (c *Connector) Arrive(ctx context.Context, at string, callback url.Values, 
 	if err := f.arrived(at, key); err != nil {
 		return c.finish(ctx, f, Connection{}, err)
 	}
-	w, err := c.arrive(ctx, &f, states[0], key, callback)
+	w, err := c.arrive(ctx, &f, state, key, callback)
 	if err != nil {
 		return c.finish(ctx, f, Connection{}, err)
 	}
@@ -410,7 +420,10 @@ func outcomeOf(conn Connection, err error) Outcome {
 	}
 	var callback *scheme.CallbackError
 	var token *scheme.TokenError
+	var lookup *scheme.LookupError
 	switch {
+	case errors.As(err, &lookup):
+		return Outcome{Code: "lookup_failed", Detail: lookup.Error()}
 	case errors.As(err, &callback):
 		return Outcome{Code: callback.Code, Detail: callback.Description}
 	case errors.As(err, &token):

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ auth_scheme: oauth2_code
 conn_fields: [{name: region, regex: '^[a-z]+$'}]
 authorize: {url: 'BASE/authorize', pkce: true}
 token: {url: 'BASE/token', client_auth: basic}
+revoke: {method: POST, url: 'BASE/revoke', auth: none, body: form, headers: {authorization: "Basic {base64(app.client_id, ':', app.client_secret)}"}, params: {token: '{token.refresh_token}'}}
 request: {base_url: 'BASE/api', headers: {authorization: 'Bearer {token.access_token}', x-region: '{conn.region}'}}
 `,
 	"key": `
@@ -80,6 +82,8 @@ type world struct {
 	keys   *sealed.Keys
 	logs   *observer.ObservedLogs
 	log    *zap.Logger
+	front  func(http.ResponseWriter, *http.Request) bool // answers in the provider's place
+	rate   float64                                       // of token calls, for the nodes that are made from now on
 
 	*node
 
@@ -158,6 +162,9 @@ func (w *world) set(before, after demo.Fault) {
 }
 
 func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
+	if w.front != nil && w.front(rw, r) {
+		return
+	}
 	w.demo.ServeHTTP(rw, r)
 }
 
@@ -175,11 +182,22 @@ func (w *world) newNode() *node {
 	return n
 }
 
+// run starts what a process does beside calls, and returns what stops it.
+func (w *world) run(n *node) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { n.Refresher.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
 func (w *world) setup() *connect.Setup {
 	w.t.Helper()
 	var all []*connect.Integration
 	for id, body := range entries {
-		in := &connect.Integration{Key: id, DisplayName: "Name of " + id, Provider: parse(w.t, id, strings.ReplaceAll(body, "BASE", w.base))}
+		in := &connect.Integration{Key: id, DisplayName: "Name of " + id, TokenRate: w.rate, Provider: parse(w.t, id, strings.ReplaceAll(body, "BASE", w.base))}
 		if in.Provider.Mode == catalog.ModeOAuth2Code {
 			in.App = scheme.App{ClientID: demo.DefaultClientID, ClientSecret: demo.DefaultClientSecret}
 		}
@@ -229,16 +247,16 @@ func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 // hookedStore is the store with places to interfere at.
 type hookedStore struct {
 	connect.Store
-	leased   func(connect.Lease)
+	extended func(connect.Lease)
 	released func()       // before Release
 	create   error        // of Create
 	update   func() error // before Update; an error is its own
 }
 
-func (s *hookedStore) Lease(ctx context.Context, name string, ttl time.Duration) (connect.Lease, error) {
-	l, err := s.Store.Lease(ctx, name, ttl)
-	if err == nil && s.leased != nil {
-		s.leased(l)
+func (s *hookedStore) Extend(ctx context.Context, l connect.Lease, ttl time.Duration) (connect.Lease, error) {
+	l, err := s.Store.Extend(ctx, l, ttl)
+	if err == nil && s.extended != nil {
+		s.extended(l)
 	}
 	return l, err
 }
@@ -271,9 +289,23 @@ type hookedVault struct {
 	vault.Vault
 	write   func() error // before Write; an error is its own
 	written func()       // after Write
+	down    atomic.Bool  // nothing is answered
+}
+
+func (v *hookedVault) Read(ctx context.Context, name string) (vault.Entry, error) {
+	if v.down.Load() {
+		return vault.Entry{}, vault.ErrUnavailable
+	}
+	return v.Vault.Read(ctx, name)
 }
 
 func (v *hookedVault) Write(ctx context.Context, name string, value []byte, after vault.Version) (vault.Version, error) {
+	if v.down.Load() {
+		return 0, vault.ErrUnavailable
+	}
+	if !strings.HasPrefix(name, "connections/") {
+		return v.Vault.Write(ctx, name, value, after)
+	}
 	if v.write != nil {
 		if err := v.write(); err != nil {
 			return 0, err
@@ -366,14 +398,14 @@ func (w *world) current(id connect.ID) *connect.Bound {
 	return b
 }
 
-// stored is what the vault holds of a connection.
-func (w *world) stored(c connect.Connection) (scheme.Credential, vault.Version) {
+// stored is what the vault holds of a connection, and its number.
+func (w *world) stored(c connect.Connection) (scheme.Credential, uint64) {
 	w.t.Helper()
 	e, err := w.Vault.Read(w.t.Context(), c.VaultName())
 	must(w.t, err)
 	cred, err := scheme.DecodeCredential(e.Value)
 	must(w.t, err)
-	return cred, e.Version
+	return cred, cred.Version
 }
 
 func (w *world) row(id connect.ID) connect.Connection {

@@ -3,7 +3,6 @@ package connect
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -12,26 +11,15 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect/scheme"
+	"github.com/keycaddy/keycaddy/connect/spool"
 	"github.com/keycaddy/keycaddy/vault"
 )
 
 const (
 	// flightTimeout bounds one renewal, whoever waits for it: the wait for the
-	// lease, the token call and the write to the vault.
-	flightTimeout = 60 * time.Second
-	// leaseTTL outlives the token call and the write after it, so that nobody
-	// else starts while the holder may still be at it.
-	leaseTTL = 90 * time.Second
-	// leaseWait bounds the wait for the lease: the token call and the write
-	// that follow have to have time left.
-	leaseWait = 20 * time.Second
-	// A credential is renewed in the background when a fifth of its lifetime is
-	// left, or five minutes.
-	latestMargin   = 5 * time.Minute
-	marginFraction = 5
-	// It is taken to have ended a tenth of its lifetime before the provider's
-	// time, or ten seconds: a call takes a while to get there.
-	maxSkew = 10 * time.Second
+	// lease and for a turn at the token endpoint, the token call and the write
+	// to the vault.
+	flightTimeout = 3 * time.Minute
 	// After a renewal whose credential was refused as well, the next one has to
 	// wait: a provider that answers 401 for another reason must not be asked
 	// for a token on every call (S71).
@@ -40,18 +28,6 @@ const (
 	backoffMin, backoffMax = time.Second, 5 * time.Minute
 )
 
-// Bound is one version of a connection's credential, ready for use.
-type Bound struct {
-	*scheme.Binding
-	Connection Connection
-	Version    vault.Version
-	// Expires is when the credential is taken to be useless, a little before
-	// the provider's own time; zero: not known.
-	Expires time.Time
-	// renewAt is when it is renewed in the background; zero: never.
-	renewAt time.Time
-}
-
 // Refresher has a working credential for every connection. Those in use are
 // held in memory, bound once per version; Current is a map look-up and two
 // comparisons, and takes no lock.
@@ -59,7 +35,9 @@ type Bound struct {
 // A renewal is one flight per connection and process, one lease per connection
 // among processes, and one check-and-set in the vault, in that order of
 // strictness: the first two keep the provider from being asked twice, the last
-// decides what holds.
+// decides what holds. See rotate.go.
+//
+// Run has to run beside it.
 type Refresher struct {
 	Store  Store
 	Vault  vault.Vault
@@ -68,15 +46,35 @@ type Refresher struct {
 	// is renewed: the new credential would have nowhere to go. Those that other
 	// processes renew are taken over.
 	ReadOnly bool
+	// Spool, if not nil, keeps new credentials until the vault has them, also
+	// if the process ends before.
+	Spool *spool.Spool
+	// LeaseTTL is how long a lease lasts from when the token endpoint is asked;
+	// 0: DefaultLeaseTTL.
+	LeaseTTL time.Duration
+	// Trace, if not nil, is called at each step of a rotation, in Steps.
+	Trace func(step string, id ID)
+	// Clock is the time of day; nil: time.Now.
+	Clock func() time.Time
 
 	setup   atomic.Pointer[Setup]
 	entries sync.Map // ID → *entry
 	flights sync.Map // *flight → nothing: those under way
+
+	handover handover
+	parcels  sync.Map // UID → *unwritten: credentials that the vault hasn't yet
+	troubles sync.Map // token endpoint → *atomic.Int64: failures in a row
+	outage   atomic.Pointer[Outage]
+	// collected: what a former life has left in the spool was taken over.
+	collected atomic.Bool
 }
 
 // entry is what the process knows of one connection.
 type entry struct {
 	bound atomic.Pointer[Bound]
+	calls calls
+	// used: a call has asked for it since it was renewed last.
+	used atomic.Bool
 
 	mu          sync.Mutex
 	flight      *flight
@@ -90,9 +88,16 @@ type entry struct {
 
 type flight struct {
 	setup *Setup
-	done  chan struct{}
-	bound *Bound
-	err   error
+	// early: the credential still works, so that nobody waits. Such a flight
+	// makes way for those that somebody waits for.
+	early bool
+	// outdated: the connection was changed since the flight began, so that what
+	// it brings may be old. It is if its version is less than atLeast.
+	outdated bool
+	atLeast  uint64
+	done     chan struct{}
+	bound    *Bound
+	err      error
 }
 
 // Configure makes the refresher work by another setup, after a reload of the
@@ -109,11 +114,49 @@ func (r *Refresher) Configure(s *Setup) {
 }
 
 // Forget drops what is held of a connection, so that its next use asks the
-// store. It is called when the connection was changed or removed.
-func (r *Refresher) Forget(id ID) { r.entries.Delete(id) }
+// store. It is called when the connection was changed.
+func (r *Refresher) Forget(id ID) {
+	if e, ok := r.entries.Load(id); ok {
+		e.(*entry).drop(nil)
+	}
+}
 
-// Drain waits until no renewal is under way, or the context ends: a renewal
-// that is cut off after the provider has answered would lose a refresh token.
+// End is Forget for a connection that was removed or disabled: its calls that
+// are under way are cut off.
+func (r *Refresher) End(id ID, uid string) {
+	if e, ok := r.entries.Load(id); ok {
+		e.(*entry).drop(nil)
+		e.(*entry).calls.cut(uid)
+	}
+}
+
+// drop makes the next use ask the store, if b (nil: anything) is what is held.
+// The entry stays: a renewal that is under way has to stay the only one.
+func (e *entry) drop(b *Bound) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if b == nil || e.bound.Load() == b {
+		e.bound.Store(nil)
+	}
+	if e.flight != nil {
+		e.flight.outdated = true
+	}
+}
+
+// expect is drop for a credential that was replaced by a newer version.
+func (e *entry) expect(b *Bound, version uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.bound.Load() == b {
+		e.bound.Store(nil)
+	}
+	if e.flight != nil {
+		e.flight.atLeast = max(e.flight.atLeast, version)
+	}
+}
+
+// Drain waits until no renewal is under way and all that was renewed is either
+// in the vault or in the spool, or until the context ends.
 func (r *Refresher) Drain(ctx context.Context) error {
 	for {
 		var f *flight
@@ -122,7 +165,7 @@ func (r *Refresher) Drain(ctx context.Context) error {
 			return false
 		})
 		if f == nil {
-			return nil
+			break
 		}
 		select {
 		case <-f.done:
@@ -130,6 +173,7 @@ func (r *Refresher) Drain(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	return r.flush(ctx)
 }
 
 // Current returns the connection's credential. One that has ended is renewed
@@ -138,8 +182,8 @@ func (r *Refresher) Drain(ctx context.Context) error {
 // provider is down, it is returned all the same: the provider's own answer
 // says more than ours would.
 //
-// Errors: ErrNotFound, a NeedsReauthError, or what kept the credential from
-// being read.
+// Errors: ErrNotFound, a NeedsReauthError, a DisabledError, an OutageError, or
+// what kept the credential from being read.
 func (r *Refresher) Current(ctx context.Context, id ID) (*Bound, error) {
 	e := r.entry(id)
 	b := e.bound.Load()
@@ -149,15 +193,23 @@ func (r *Refresher) Current(ctx context.Context, id ID) (*Bound, error) {
 			return nil, err
 		}
 	}
+	if o := r.outage.Load(); o != nil {
+		if err := o.bars(b); err != nil {
+			return nil, err
+		}
+	}
 	if b.renewAt.IsZero() {
 		return b, nil
 	}
-	now := time.Now()
+	if !e.used.Load() { // reading is shared, writing isn't
+		e.used.Store(true)
+	}
+	now := r.now()
 	if now.Before(b.renewAt) {
 		return b, nil
 	}
 	if now.Before(b.Expires) {
-		r.start(ctx, id, e, b) // and don't wait for it
+		r.start(ctx, id, e, b, true) // and don't wait for it
 		return b, nil
 	}
 	fresh, err := r.join(ctx, id, e, b)
@@ -170,12 +222,30 @@ func (r *Refresher) Current(ctx context.Context, id ID) (*Bound, error) {
 	return b, nil
 }
 
+// replace takes b for the same version of it.
+func (e *entry) replace(b *Bound) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if old := e.bound.Load(); old != nil && old.Version == b.Version && old.Connection.UID == b.Connection.UID {
+		b.calls = &e.calls
+		e.bound.Store(b)
+	}
+}
+
+func (r *Refresher) now() time.Time {
+	if r.Clock != nil {
+		return r.Clock()
+	}
+	return time.Now()
+}
+
 // Renew returns a credential newer than stale, which the provider has refused.
 // Whoever calls it with a version that has been replaced since gets the newer
 // one, and no token is asked for.
 //
 // Errors: scheme.ErrNotRenewable, ErrFutile, ErrNotFound, a NeedsReauthError,
-// a *scheme.TokenError, or what kept the new credential from being stored.
+// a *scheme.TokenError, a *BusyError, or what kept the new credential from
+// being had.
 func (r *Refresher) Renew(ctx context.Context, stale *Bound) (*Bound, error) {
 	e := r.entry(stale.Connection.ID)
 	if b := e.bound.Load(); b != nil && b.newerThan(stale) {
@@ -226,27 +296,31 @@ func (r *Refresher) entry(id ID) *entry {
 	return e.(*entry)
 }
 
-func (b *Bound) newerThan(stale *Bound) bool {
-	return b.Connection.UID != stale.Connection.UID || b.Version > stale.Version
-}
-
 // join starts the connection's flight, or joins the one under way, and waits
 // for it. The flight doesn't end when the caller does. Stale is the credential
 // to be replaced; nil: any will do.
 func (r *Refresher) join(ctx context.Context, id ID, e *entry, stale *Bound) (*Bound, error) {
 	for {
-		f, own, b, err := r.start(ctx, id, e, stale)
+		f, own, b, err := r.start(ctx, id, e, stale, false)
 		if b != nil || err != nil {
 			return b, err
 		}
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			select { // a call that is cut off by what its own renewal has brought is told of that
+			case <-f.done:
+			default:
+				return nil, context.Cause(ctx)
+			}
+		}
+		if f.outdated {
+			continue // what it has brought may be old already
 		}
 		// A flight that was under way already may have been one that only
-		// read the credential that the caller has found stale.
-		if !own && f.err == nil && stale != nil && !f.bound.newerThan(stale) {
+		// read the credential that the caller has found stale, or one that
+		// made way.
+		if !own && stale != nil && (f.err == nil && !f.bound.newerThan(stale) || errors.Is(f.err, errMadeWay)) {
 			continue
 		}
 		return f.bound, f.err
@@ -255,7 +329,7 @@ func (r *Refresher) join(ctx context.Context, id ID, e *entry, stale *Bound) (*B
 
 // start starts the flight, which is then the caller's own, unless one is under
 // way or what the caller needs is there already.
-func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound) (_ *flight, own bool, _ *Bound, _ error) {
+func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound, early bool) (_ *flight, own bool, _ *Bound, _ error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if f := e.flight; f != nil {
@@ -267,7 +341,7 @@ func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound) (_
 	if stale != nil && time.Now().Before(e.retryAt) {
 		return nil, false, nil, e.lastErr
 	}
-	f := &flight{done: make(chan struct{}), setup: r.setup.Load()}
+	f := &flight{done: make(chan struct{}), setup: r.setup.Load(), early: early}
 	e.flight = f
 	r.flights.Store(f, nil)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTimeout)
@@ -276,7 +350,7 @@ func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound) (_
 		if stale == nil {
 			f.bound, f.err = r.load(ctx, id)
 		} else {
-			f.bound, f.err = r.renew(ctx, stale)
+			f.bound, f.err = r.renew(ctx, stale, early)
 		}
 		r.land(id, e, f, stale != nil)
 	}()
@@ -288,16 +362,23 @@ func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound) (_
 func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	f.outdated = f.outdated || f.err == nil && f.bound.Version < f.atLeast
 	switch {
 	case f.err == nil:
-		if f.setup == r.setup.Load() {
+		f.bound.calls = &e.calls
+		if f.setup == r.setup.Load() && !f.outdated {
+			e.calls.reopen()
 			e.bound.Store(f.bound)
 		}
 		e.failures, e.retryAt, e.lastErr = 0, time.Time{}, nil
 	case ended(f.err):
 		// The store is asked again on the next use: the connection may be
 		// made again, or its user may connect it anew, at any time.
+		if b := e.bound.Swap(nil); b != nil {
+			defer e.calls.cut(b.Connection.UID) // when those that wait have their answer
+		}
 		r.entries.CompareAndDelete(id, e)
+	case errors.Is(f.err, errMadeWay):
 	case renewal:
 		e.lastErr = f.err
 		e.retryAt = time.Now().Add(backoff(e.failures, f.err))
@@ -316,72 +397,10 @@ func backoff(failures int, err error) time.Duration {
 	if errors.As(err, &te) && te.RetryAfter > 0 {
 		return te.RetryAfter
 	}
+	var busy *BusyError
+	if errors.As(err, &busy) {
+		return min(busy.RetryAfter, backoffMax)
+	}
 	d := min(backoffMin<<min(failures, 16), backoffMax)
 	return d/2 + rand.N(d/2)
-}
-
-// load reads the connection as it is.
-func (r *Refresher) load(ctx context.Context, id ID) (*Bound, error) {
-	c, err := r.Store.Connection(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("reading connection %s: %w", id, err)
-	}
-	if c.Status == StatusNeedsReauth {
-		return nil, &NeedsReauthError{ID: id, Cause: c.Cause}
-	}
-	v, err := r.Vault.Read(ctx, c.VaultName())
-	if err != nil {
-		return nil, fmt.Errorf("reading the credential of %s: %w", id, err)
-	}
-	return r.bind(c, v)
-}
-
-// bind makes a version ready for use.
-func (r *Refresher) bind(c Connection, v vault.Entry) (*Bound, error) {
-	cred, err := scheme.DecodeCredential(v.Value)
-	if err != nil {
-		return nil, fmt.Errorf("connection %s: %w", c.ID, err)
-	}
-	return r.bindCredential(c, v.Version, cred)
-}
-
-func (r *Refresher) bindCredential(c Connection, version vault.Version, cred scheme.Credential) (*Bound, error) {
-	sch, err := r.scheme(c)
-	if err != nil {
-		return nil, err
-	}
-	binding, err := sch.Bind(scheme.Grant{Credential: cred, Config: c.Config})
-	if err != nil {
-		return nil, fmt.Errorf("connection %s: %w", c.ID, err)
-	}
-	b := &Bound{Binding: binding, Connection: c, Version: version}
-	if end := cred.Expires; !end.IsZero() && binding.Renewable {
-		life := end.Sub(cred.Issued)
-		b.Expires = end.Add(-min(maxSkew, life/10))
-		b.renewAt = end.Add(-min(latestMargin, life/marginFraction))
-	}
-	return b, nil
-}
-
-func (r *Refresher) scheme(c Connection) (scheme.Scheme, error) {
-	in, err := r.setup.Load().Integration(c.Integration)
-	if err != nil {
-		return nil, err
-	}
-	return in.Scheme, nil
-}
-
-// Credential returns the connection's credential itself, for apps that fetch
-// it; it is renewed first if it has ended. Errors are those of Current.
-func (r *Refresher) Credential(ctx context.Context, id ID) (Connection, scheme.Credential, error) {
-	b, err := r.Current(ctx, id)
-	if err != nil {
-		return Connection{}, scheme.Credential{}, err
-	}
-	v, err := r.Vault.Read(ctx, b.Connection.VaultName())
-	if err != nil {
-		return b.Connection, scheme.Credential{}, fmt.Errorf("reading the credential of %s: %w", id, err)
-	}
-	cred, err := scheme.DecodeCredential(v.Value)
-	return b.Connection, cred, err
 }

@@ -227,26 +227,42 @@ func TestS71RefusedRenewalsAreHeldBack(t *testing.T) {
 	})
 }
 
-func TestVaultThatFailsAfterTheRotationIsTriedUntilItTakesIt(t *testing.T) {
+func TestS69VaultThatFailsAfterTheRotationGetsTheCredentialLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, demo.Options{})
 		id := w.account()
 		time.Sleep(2 * time.Hour)
-		var failures atomic.Int32
+		var failing atomic.Bool
+		failing.Store(true)
 		w.vault.write = func() error {
-			if failures.Add(1) > 6 {
-				return nil
+			if failing.Load() {
+				return fmt.Errorf("writing: %w", vault.ErrUnavailable)
 			}
-			return fmt.Errorf("writing: %w", vault.ErrUnavailable)
+			return nil
 		}
+		stop := w.run(w.node)
+		defer stop()
+		began := time.Now()
 		b := w.current(id)
-		cred, version := w.stored(b.Connection)
-		if b.Version != 2 || version != 2 || failures.Load() != 7 || w.refreshes() != 1 {
-			t.Errorf("version %d, vault %d, %d writes, %d token calls", b.Version, version, failures.Load(), w.refreshes())
+		if b.Version != 2 || time.Since(began) > 5*time.Second || w.refreshes() != 1 || w.Refresher.Unwritten() != 1 {
+			t.Fatalf("version %d after %v, %d token calls", b.Version, time.Since(began), w.refreshes())
 		}
-		// Nothing is lost: the stored refresh token is the provider's newest.
+		if _, version := w.stored(b.Connection); version != 1 {
+			t.Fatalf("the vault has version %d", version)
+		}
+		// The outage is longer than the new token lives: it is renewed all the same.
 		time.Sleep(2 * time.Hour)
-		if b := w.current(id); b.Version != 3 || cred.RefreshToken == "" || w.demo.Stats().ReuseDetected != 0 {
+		if b := w.current(id); b.Version != 3 || w.refreshes() != 2 {
+			t.Errorf("version %d, %d token calls", b.Version, w.refreshes())
+		}
+		failing.Store(false)
+		time.Sleep(3 * time.Second)
+		c := w.row(id)
+		if _, version := w.stored(c); version != 3 || c.Version != 3 || w.Refresher.Unwritten() != 0 {
+			t.Errorf("vault %d, row %d", version, c.Version)
+		}
+		time.Sleep(2 * time.Hour)
+		if b := w.current(id); b.Version < 4 || w.demo.Stats().ReuseDetected != 0 {
 			t.Errorf("the next renewal: version %d, %+v", b.Version, w.demo.Stats())
 		}
 	})
@@ -256,12 +272,21 @@ func TestWriteWhoseAnswerWasLostIsFoundAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, demo.Options{})
 		id := w.account()
+		w.current(id)
 		time.Sleep(2 * time.Hour)
 		lost := &lostAnswer{Vault: w.vault.Vault}
 		w.vault.Vault = lost
-		b := w.current(id)
-		if b.Version != 2 || w.refreshes() != 1 || lost.writes.Load() != 2 {
-			t.Errorf("version %d, %d token calls, %d writes", b.Version, w.refreshes(), lost.writes.Load())
+		stop := w.run(w.node)
+		defer stop()
+		if b := w.current(id); b.Version != 2 || w.refreshes() != 1 {
+			t.Errorf("version %d, %d token calls", b.Version, w.refreshes())
+		}
+		time.Sleep(2 * time.Second)
+		if n := w.Refresher.Unwritten(); n != 0 || lost.writes.Load() != 2 {
+			t.Errorf("%d not written, %d writes", n, lost.writes.Load())
+		}
+		if b := w.current(id); b.Version != 2 || w.refreshes() != 1 {
+			t.Errorf("version %d, %d token calls", b.Version, w.refreshes())
 		}
 	})
 }
@@ -274,7 +299,7 @@ type lostAnswer struct {
 
 func (v *lostAnswer) Write(ctx context.Context, name string, value []byte, after vault.Version) (vault.Version, error) {
 	version, err := v.Vault.Write(ctx, name, value, after)
-	if v.writes.Add(1) == 1 {
+	if strings.HasPrefix(name, "connections/") && v.writes.Add(1) == 1 {
 		return 0, vault.ErrUnavailable
 	}
 	return version, err
@@ -307,7 +332,7 @@ func TestDeadLeaseHolderDelaysButDoesNotBlock(t *testing.T) {
 		w := newWorld(t, demo.Options{})
 		id := w.account()
 		time.Sleep(2 * time.Hour)
-		_, err := w.Store.Lease(t.Context(), "refresh/"+w.row(id).UID, 90*time.Second) // and then its holder crashed
+		_, err := w.Store.Lease(t.Context(), "refresh/"+w.row(id).UID, "dead", 90*time.Second) // and then its holder crashed
 		must(t, err)
 		began := time.Now()
 		if b := w.current(id); b.Version != 1 || time.Since(began) > 30*time.Second {

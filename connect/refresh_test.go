@@ -14,17 +14,16 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/demo"
 	"github.com/keycaddy/keycaddy/connect/scheme"
-	"github.com/keycaddy/keycaddy/vault"
 )
 
 // all runs n callers of Current at once, by turns on the nodes, and returns
 // which versions they got.
-func all(t *testing.T, n int, id connect.ID, nodes ...*node) map[vault.Version]int {
+func all(t *testing.T, n int, id connect.ID, nodes ...*node) map[uint64]int {
 	t.Helper()
 	var (
 		wg  sync.WaitGroup
 		mu  sync.Mutex
-		got = map[vault.Version]int{}
+		got = map[uint64]int{}
 	)
 	for i := range n {
 		wg.Go(func() {
@@ -153,7 +152,7 @@ func TestS60LateWriterOfALostLeaseLosesAndAdopts(t *testing.T) {
 			}
 			return false
 		})
-		slow.store.leased = func(l connect.Lease) { must(t, slow.Store.Release(t.Context(), l)) } // as if it had run out
+		slow.store.extended = ranOut(t, slow)
 		var got *connect.Bound
 		var wg sync.WaitGroup
 		wg.Go(func() { got = w.current(id) })
@@ -174,6 +173,15 @@ func TestS60LateWriterOfALostLeaseLosesAndAdopts(t *testing.T) {
 	})
 }
 
+// ranOut ends a lease as soon as its holder is about to ask the provider, as if
+// he had been paused for long.
+func ranOut(t *testing.T, n *node) func(connect.Lease) {
+	return func(l connect.Lease) {
+		l.Intent = nil
+		must(t, n.store.Store.Release(t.Context(), l))
+	}
+}
+
 func TestS61RefusedTokenThatWasReplacedMeanwhileIsNoRevocation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, demo.Options{})
@@ -188,7 +196,7 @@ func TestS61RefusedTokenThatWasReplacedMeanwhileIsNoRevocation(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			return refuse(400, "invalid_grant")(rw, r, grant)
 		}, nil)
-		slow.store.leased = func(l connect.Lease) { must(t, slow.Store.Release(t.Context(), l)) }
+		slow.store.extended = ranOut(t, slow)
 		var got *connect.Bound
 		var wg sync.WaitGroup
 		wg.Go(func() { got = w.current(id) })

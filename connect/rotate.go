@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,10 +13,70 @@ import (
 	"github.com/keycaddy/keycaddy/vault"
 )
 
+const (
+	// DefaultLeaseTTL outlives the token call and the write after it, so that
+	// nobody else starts while the holder may still be at it.
+	DefaultLeaseTTL = 90 * time.Second
+	// A token is not asked for with less than a tenth of the lease left.
+	leaseReserve = 10
+	// vaultWait is how long a renewal waits for the vault; after that it goes
+	// on without (S69, S112).
+	vaultWait = 3 * time.Second
+	// dueAhead, of a credential's lifetime, is the most that its renewal in the
+	// background is put forward, so that those of one hour don't come together.
+	dueAhead = 0.1
+)
+
+// causeInterrupted is the cause of a connection whose new refresh token was
+// lost on the way, and whose old one the provider doesn't take any more.
+const causeInterrupted = "rotation_interrupted"
+
+// causeRolledBack is the cause of a connection whose credential in the vault is
+// older than one that was there before, and refused: the vault was restored
+// from a backup, or has lost its last writes (S57, S116).
+const causeRolledBack = "vault_rolled_back"
+
+// Steps are the steps of a rotation, in order, as Trace hears them.
+var Steps = []string{"leased", "read", "intended", "asking", "answered", "spooled", "written", "recorded", "released"}
+
+// rotation is one renewal of one connection, by the holder of its lease.
+//
+// Only the credential in the vault counts; lease and intent make it safe to ask
+// for another. In order:
+//
+//	leased    nobody else renews this connection
+//	read      what is the newest credential, and did somebody begin to renew it?
+//	intended  from here on its refresh token may be spent
+//	asking    the token call, if the lease still has time
+//	answered  the provider has forgotten the old refresh token
+//	spooled   the new one is on this disk, sealed
+//	written   … and in the vault, by check-and-set; else sealed in the store
+//	recorded  the row tells, and others hear
+//	released  the lease, without the intent
+type rotation struct {
+	*Refresher
+	stale *Bound
+	early bool
+	in    *Integration
+	lease Lease
+	until time.Time // the lease, by the clock of this process
+
+	row  Connection
+	cred scheme.Credential
+	kept vault.Version // of cred in the vault
+	// ahead: cred is newer than what the vault holds.
+	ahead bool
+	// rolledBack: the vault has lost newer ones than cred.
+	rolledBack bool
+	// interrupted: somebody has begun with this refresh token before and not
+	// told the end.
+	interrupted bool
+}
+
 // renew replaces a stale credential: with what somebody else has stored
 // meanwhile, or with what the provider gives. It runs once per connection in
 // this process, on a context of its own.
-func (r *Refresher) renew(ctx context.Context, stale *Bound) (*Bound, error) {
+func (r *Refresher) renew(ctx context.Context, stale *Bound, early bool) (*Bound, error) {
 	id := stale.Connection.ID
 	if r.ReadOnly {
 		b, err := r.adopt(ctx, stale)
@@ -26,226 +85,374 @@ func (r *Refresher) renew(ctx context.Context, stale *Bound) (*Bound, error) {
 		}
 		return b, err
 	}
-	lease, newer, err := r.lease(ctx, stale)
-	if err != nil || newer != nil {
-		return newer, err
-	}
-	defer r.release(ctx, lease)
-
-	// The holder before us may have been done by the time we got the lease.
-	c, v, err := r.read(ctx, stale.Connection)
+	in, err := r.setup.Load().Integration(id.Integration)
 	if err != nil {
 		return nil, err
 	}
-	if v.Version > stale.Version {
-		return r.bind(c, v)
-	}
-	cred, err := scheme.DecodeCredential(v.Value)
-	if err != nil {
-		return nil, fmt.Errorf("connection %s: %w", id, err)
-	}
-	sch, err := r.scheme(c)
-	if err != nil {
-		return nil, err
-	}
-	renewer, ok := sch.(scheme.Renewer)
+	renewer, ok := in.Scheme.(scheme.Renewer)
 	if !ok {
 		return nil, scheme.ErrNotRenewable
 	}
-	began := time.Now()
-	fresh, err := renewer.Renew(ctx, scheme.Grant{Credential: cred, Config: c.Config})
-	if err != nil {
-		return r.refused(ctx, stale, err)
-	}
-	version, err := r.commit(ctx, c, fresh.Credential, v.Version)
-	if errors.Is(err, vault.ErrConflict) {
-		// Somebody has stored a newer credential in spite of our lease (a
-		// reconnect does so): theirs holds.
-		return r.adopt(ctx, stale)
-	}
-	if err != nil {
-		return nil, err
-	}
-	before := c
-	c, err = r.Store.Update(ctx, id, func(row *Connection) error {
-		if row.UID != before.UID {
-			return ErrNotFound
-		}
-		if row.Version > version {
-			return vault.ErrConflict
-		}
-		row.Status, row.Cause = StatusActive, ""
-		row.Version, row.Expires = version, fresh.Expires
-		row.Config = changed(row.Config, before.Config, fresh.Config)
-		return nil
-	})
-	switch {
-	case errors.Is(err, vault.ErrConflict): // the user has connected again since the write
-		return r.adopt(ctx, stale)
-	case errors.Is(err, ErrNotFound):
-		return nil, r.bury(ctx, stale.Connection, err)
-	case err != nil:
-		// The vault has it, and that is what counts; the row catches up with
-		// the next renewal.
-		r.Logger.Error("recording a renewal", connectionFields(id, zap.Error(err))...)
-		c = before
-		c.Config = fresh.Config
-	}
-	r.Logger.Info("credential renewed", connectionFields(id,
-		zap.Uint64("version", uint64(version)),
-		zap.Duration("took", time.Since(began)),
-		zap.Time("expires", fresh.Expires))...)
-	return r.bindCredential(c, version, fresh.Credential)
-}
-
-// changed returns a row's config with what a renewal has brought anew. All else
-// is the row's: the user may have connected again with other values meanwhile.
-func changed(row, before, after map[string]string) map[string]string {
-	out := maps.Clone(row)
-	for k, v := range after {
-		if old, ok := before[k]; ok && old == v {
+	for {
+		ro := &rotation{Refresher: r, stale: stale, early: early, in: in}
+		b, err := ro.run(ctx, renewer)
+		if errors.Is(err, errOvertaken) && ctx.Err() == nil {
 			continue
 		}
-		if out == nil {
-			out = make(map[string]string)
-		}
-		out[k] = v
-	}
-	return out
-}
-
-// lease takes the connection's refresh lease. While another process holds it,
-// the vault is watched: as soon as a newer version shows up there is nothing
-// left to do but to use it.
-func (r *Refresher) lease(ctx context.Context, stale *Bound) (Lease, *Bound, error) {
-	const pollMin, pollMax = 10 * time.Millisecond, 500 * time.Millisecond
-	ctx, cancel := context.WithTimeout(ctx, leaseWait)
-	defer cancel()
-	name := "refresh/" + stale.Connection.UID
-	for wait := pollMin; ; wait = min(wait*2, pollMax) {
-		l, err := r.Store.Lease(ctx, name, leaseTTL)
-		if err == nil {
-			return l, nil, nil
-		}
-		if !errors.Is(err, ErrHeld) {
-			return Lease{}, nil, fmt.Errorf("taking the refresh lease of %s: %w", stale.Connection.ID, err)
-		}
-		select {
-		case <-time.After(wait/2 + rand.N(wait/2)):
-		case <-ctx.Done():
-			return Lease{}, nil, fmt.Errorf("waiting for the refresh lease of %s: %w", stale.Connection.ID, ctx.Err())
-		}
-		c, v, err := r.read(ctx, stale.Connection)
-		if err != nil {
-			return Lease{}, nil, err
-		}
-		if v.Version > stale.Version {
-			b, err := r.bind(c, v)
-			return Lease{}, b, err
-		}
+		return b, err
 	}
 }
 
-func (r *Refresher) release(ctx context.Context, l Lease) {
-	// The flight's deadline may be over, and the next holder shouldn't have to
-	// sit out the lease.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if err := r.Store.Release(ctx, l); err != nil {
-		r.Logger.Warn("giving back a lease; it will run out by itself", zap.String("lease", l.Name), zap.Error(err))
+// errOvertaken says that the lease ran out before anything was asked.
+var errOvertaken = errors.New("connect: the lease of a renewal ran out before the provider was asked")
+
+func (ro *rotation) run(ctx context.Context, renewer scheme.Renewer) (*Bound, error) {
+	newer, err := ro.take(ctx)
+	if err != nil || newer != nil {
+		return newer, err
+	}
+	defer ro.release(ctx)
+	ro.step("leased")
+	if newer, err := ro.read(ctx); err != nil || newer != nil {
+		return newer, err
+	}
+	ro.step("read")
+	if err := ro.turn(ctx, ro.row.ID, ro.in, ro.grant(), ro.early); err != nil {
+		return nil, err
+	}
+	if err := ro.intend(ctx); err != nil {
+		return nil, err
+	}
+	ro.step("intended")
+	return ro.ask(ctx, renewer)
+}
+
+func (ro *rotation) step(name string) { ro.trace(name, ro.stale.Connection.ID) }
+
+func (r *Refresher) trace(step string, id ID) {
+	if r.Trace != nil {
+		r.Trace(step, id)
 	}
 }
 
-// read reads the row and the newest version of the connection that c is a
-// former state of.
-func (r *Refresher) read(ctx context.Context, c Connection) (Connection, vault.Entry, error) {
-	row, err := r.Store.Connection(ctx, c.ID)
-	if err != nil {
-		return c, vault.Entry{}, fmt.Errorf("reading connection %s: %w", c.ID, err)
-	}
-	if row.UID != c.UID {
-		return c, vault.Entry{}, fmt.Errorf("connection %s was made anew: %w", c.ID, ErrNotFound)
-	}
-	if row.Status == StatusNeedsReauth {
-		return c, vault.Entry{}, &NeedsReauthError{ID: c.ID, Cause: row.Cause}
-	}
-	v, err := r.Vault.Read(ctx, row.VaultName())
-	if err != nil {
-		return c, vault.Entry{}, fmt.Errorf("reading the credential of %s: %w", c.ID, err)
-	}
-	return row, v, nil
+func (ro *rotation) grant() scheme.Grant {
+	return scheme.Grant{Credential: ro.cred, Config: ro.row.Config}
 }
 
-// adopt binds what the vault holds now.
-func (r *Refresher) adopt(ctx context.Context, stale *Bound) (*Bound, error) {
-	c, v, err := r.read(ctx, stale.Connection)
+// read finds the newest credential. It returns it, bound, if it is newer than
+// the stale one: then there is nothing to do.
+func (ro *rotation) read(ctx context.Context) (*Bound, error) {
+	c, err := ro.current(ctx, ro.stale.Connection)
 	if err != nil {
 		return nil, err
 	}
-	return r.bind(c, v)
+	ro.row = c
+	if err := ro.newest(ctx); err != nil {
+		return nil, err
+	}
+	intent := ro.lease.Intent
+	if intent != nil && intent.Version < ro.cred.Version { // it came to its end: roll forward (S66)
+		if !ro.ahead { // else the others still need what is sealed in it
+			ro.lease.Intent = nil
+		}
+		intent = nil
+	}
+	if ro.cred.Version > ro.stale.Version || ro.cred.Consent != ro.stale.credential.Consent {
+		if ro.cred.Version > c.Version && !ro.ahead {
+			ro.rollForward(ctx)
+		}
+		return ro.bind(ro.row, ro.cred, ro.kept)
+	}
+	if intent == nil || intent.Token != tokenDigest(ro.cred.RefreshToken) {
+		return nil, nil
+	}
+	// Somebody was about to spend this refresh token. If it was another
+	// process, it may be paused, or have the answer in its spool.
+	if wait := time.Until(intent.Patience); intent.Node != ro.node() && wait > 0 {
+		return nil, &BusyError{ID: c.ID, RetryAfter: wait, Reason: "another process has begun to and may still have the answer"}
+	}
+	ro.interrupted = true
+	ro.Logger.Warn("a renewal was interrupted; trying once more with the same refresh token",
+		connectionFields(c.ID, zap.Int("attempt", intent.Attempt+1))...)
+	return nil, nil
 }
 
-// commit writes a credential that the provider has just issued. The provider
-// has forgotten the one before, so giving up loses the connection: it is tried
-// until the flight's time is over.
-func (r *Refresher) commit(ctx context.Context, c Connection, cred scheme.Credential, after vault.Version) (vault.Version, error) {
-	value, err := cred.Encode()
+// newest looks in the vault, and where newer ones may be: in this process,
+// which could not write it yet, and in the intent of another that could not.
+// If the vault doesn't answer, what this process has in memory will do, unless
+// anybody may have renewed it since (S112).
+func (ro *rotation) newest(ctx context.Context) error {
+	short, cancel := context.WithTimeout(ctx, vaultWait)
+	defer cancel()
+	var err error
+	ro.cred, ro.kept, err = ro.secret(short, ro.row)
+	found := err == nil
+	if err != nil && ended(err) {
+		return err
+	}
+	take := func(cred scheme.Credential, from string) {
+		if found && !supersedes(&cred, &ro.cred) {
+			return
+		}
+		ro.Logger.Info("a credential that the vault doesn't have yet is there", connectionFields(ro.row.ID, zap.String("in", from))...)
+		ro.cred, ro.ahead, found = cred, true, true
+	}
+	if i := ro.lease.Intent; i != nil && i.Sealed != nil {
+		p, cred, uerr := ro.unsealed(short, i.Sealed)
+		switch {
+		case uerr == nil && p.UID == ro.row.UID:
+			take(cred, "the store")
+			ro.row.Config = merge(ro.row.Config, p.Config)
+		case errors.Is(uerr, vault.ErrUnavailable):
+			return uerr
+		case uerr != nil:
+			ro.Logger.Error("what another process has left of a renewal can't be used", connectionFields(ro.row.ID, zap.Error(uerr))...)
+		}
+	}
+	if u := ro.unwritten(ro.row.UID); u != nil {
+		take(u.credential, "the spool")
+	}
+	switch {
+	case !found && ro.lease.Intent == nil && ro.row.Version == ro.stale.Version && ro.stale.kept != 0:
+		ro.cred, ro.kept = ro.stale.credential, ro.stale.kept
+	case !found:
+		return err
+	case !ro.ahead && ro.cred.Version < ro.row.Version:
+		return ro.fellBack(ctx)
+	}
+	if ro.ahead {
+		ro.keep(ro.row, ro.cred, ro.kept)
+	}
+	return nil
+}
+
+// fellBack handles a vault that holds an older credential than it did before.
+func (ro *rotation) fellBack(ctx context.Context) error {
+	if m := ro.stale.credential; ro.stale.Version == ro.row.Version && m.Consent == ro.cred.Consent {
+		ro.Logger.Error("the vault has lost the newest credential; putting it back from memory", connectionFields(ro.row.ID)...)
+		ro.cred, ro.ahead = m, true
+		ro.keep(ro.row, m, ro.kept)
+		return nil
+	}
+	ro.Logger.Error("the vault has lost the newest credential; trying the one that it holds, once", connectionFields(ro.row.ID,
+		zap.Uint64("held", ro.cred.Version), zap.Uint64("lost", ro.row.Version))...)
+	ro.rolledBack = true
+	return nil
+}
+
+// rollForward makes a row that was left behind agree with the vault.
+func (ro *rotation) rollForward(ctx context.Context) {
+	row, err := ro.record(ctx, ro.row, &ro.cred)
 	if err != nil {
-		return 0, fmt.Errorf("encoding credential: %w", err)
+		ro.Logger.Warn("bringing a row up to its credential", connectionFields(ro.row.ID, zap.Error(err))...)
+		return
 	}
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		version, err := r.Vault.Write(ctx, c.VaultName(), value, after)
-		if err == nil || errors.Is(err, vault.ErrConflict) {
-			return version, err
-		}
-		r.Logger.Error("storing a renewed credential; trying again", connectionFields(c.ID, zap.Error(err))...)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return 0, fmt.Errorf("storing the renewed credential of %s: %w", c.ID, err)
-		}
-	}
+	ro.row = row
 }
 
-// refused handles a token request that failed. A refusal for good counts only
-// if the refused credential is still the newest (S61).
-func (r *Refresher) refused(ctx context.Context, stale *Bound, cause error) (*Bound, error) {
-	id := stale.Connection.ID
+// intend records that the refresh token may be spent from now on. Where there
+// is none, nothing can be lost.
+func (ro *rotation) intend(ctx context.Context) error {
+	if err := ro.openHandover(ctx); err != nil && ro.cred.RefreshToken != "" {
+		return err
+	}
+	attempt := 1
+	if ro.interrupted {
+		attempt = ro.lease.Intent.Attempt + 1
+	}
+	lease := ro.lease
+	lease.Intent = nil
+	if ro.cred.RefreshToken != "" {
+		var sealed []byte
+		if ro.ahead {
+			var err error
+			if sealed, err = ro.seal(ro.row, &ro.cred); err != nil {
+				return err
+			}
+		}
+		lease.Intent = &Intent{
+			ID: ro.row.ID, Version: ro.cred.Version, Token: tokenDigest(ro.cred.RefreshToken), Attempt: attempt, Node: ro.node(),
+			Patience: time.Now().Add(ro.leaseTTL() + ro.leaseTTL()/2), Sealed: sealed,
+		}
+	}
+	began := time.Now()
+	lease, err := ro.Store.Extend(ctx, lease, ro.leaseTTL())
+	if errors.Is(err, ErrHeld) {
+		return errOvertaken
+	}
+	if err != nil {
+		return fmt.Errorf("recording that %s is about to be renewed: %w", ro.row.ID, err)
+	}
+	ro.lease, ro.until = lease, began.Add(ro.leaseTTL())
+	return nil
+}
+
+// ask asks the provider, and takes care of what it answers.
+func (ro *rotation) ask(ctx context.Context, renewer scheme.Renewer) (*Bound, error) {
+	ro.step("asking")
+	// A process that was paused must not spend a token that another has taken
+	// over meanwhile (S60).
+	if time.Until(ro.until) < ro.leaseTTL()/leaseReserve {
+		return nil, errOvertaken
+	}
+	began := time.Now()
+	fresh, err := renewer.Renew(ctx, ro.grant())
+	ro.tokenAnswered(ctx, ro.in, ro.grant(), err)
+	if err != nil {
+		return ro.refused(ctx, err)
+	}
+	ro.step("answered")
+	fresh.Version, fresh.Consent = max(ro.cred.Version, ro.row.Version)+1, ro.cred.Consent
+	if ro.Clock != nil { // the schemes know the machine's only
+		life := fresh.Expires.Sub(fresh.Issued)
+		if fresh.Issued = ro.now(); !fresh.Expires.IsZero() {
+			fresh.Expires = fresh.Issued.Add(life)
+		}
+	}
+	c := ro.row
+	c.Config = merge(c.Config, fresh.Config)
+	ro.keep(c, fresh.Credential, ro.kept)
+	ro.step("spooled")
+	b, err := ro.write(ctx, c)
+	if err == nil {
+		ro.Logger.Info("credential renewed", connectionFields(c.ID,
+			zap.Uint64("version", b.Version),
+			zap.Duration("took", time.Since(began)),
+			zap.Time("expires", fresh.Expires))...)
+	}
+	return b, err
+}
+
+// write writes what keep keeps to the vault. If the vault doesn't take it now,
+// it will later: meanwhile other processes find it sealed in the store, and
+// this one serves it.
+func (ro *rotation) write(ctx context.Context, c Connection) (*Bound, error) {
+	u := ro.unwritten(c.UID)
+	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), vaultWait)
+	defer cancel()
+	b, err := ro.commit(short, u)
+	switch {
+	case err == nil:
+		ro.step("recorded")
+		ro.lease.Intent = nil
+		return b, nil
+	case ended(err):
+		ro.lease.Intent = nil
+		return nil, err
+	}
+	ro.Logger.Error("the vault doesn't take a renewed credential; it is kept and will be written later", connectionFields(c.ID, zap.Error(err))...)
+	sealed, serr := ro.seal(c, &u.credential)
+	if serr == nil && ro.lease.Intent != nil {
+		ro.lease.Intent.Sealed = sealed
+	}
+	return ro.bind(c, u.credential, 0)
+}
+
+// refused handles a token call that has brought no token. A refusal for good
+// counts only if the refused credential is still the newest (S61).
+func (ro *rotation) refused(ctx context.Context, cause error) (*Bound, error) {
+	id := ro.row.ID
 	var te *scheme.TokenError
 	if !errors.As(cause, &te) || te.Class != scheme.Revoked {
-		r.Logger.Warn("renewing credential", connectionFields(id, zap.Error(cause))...)
+		ro.Logger.Warn("renewing credential", connectionFields(id, zap.Error(cause))...)
+		if i := ro.lease.Intent; i != nil {
+			if errors.As(cause, &te) && te.Definite() && !ro.interrupted {
+				ro.lease.Intent = nil // the provider has done nothing
+			} else {
+				i.Patience = time.Time{} // nobody is at it any more
+			}
+		}
 		return nil, cause
 	}
-	if b, err := r.adopt(ctx, stale); err != nil || b.newerThan(stale) {
-		return b, err
+	if b, err := ro.adopt(ctx, ro.stale); err == nil && b.newerThan(ro.stale) {
+		ro.lease.Intent = nil
+		return b, nil
+	} else if err != nil && ended(err) {
+		return nil, err
 	}
-	_, err := r.Store.Update(ctx, id, func(row *Connection) error {
-		if row.UID != stale.Connection.UID {
+	code := te.Code
+	switch {
+	case ro.rolledBack:
+		code = causeRolledBack
+	case ro.interrupted:
+		code = causeInterrupted
+	}
+	_, err := ro.Store.Update(ctx, id, func(row *Connection) error {
+		if row.UID != ro.row.UID {
 			return ErrNotFound
 		}
-		if row.Version > stale.Version {
+		if row.Version > ro.row.Version {
 			return vault.ErrConflict
 		}
-		row.Status, row.Cause = StatusNeedsReauth, te.Code
+		row.Status, row.Cause, row.Due = StatusNeedsReauth, code, time.Time{}
 		return nil
 	})
 	if errors.Is(err, vault.ErrConflict) { // the user has connected again just now
-		return r.adopt(ctx, stale)
+		return ro.adopt(ctx, ro.stale)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("recording that %s needs its user: %w", id, err)
 	}
-	r.Logger.Warn("connection needs its user again", connectionFields(id, zap.Error(cause))...)
-	return nil, &NeedsReauthError{ID: id, Cause: te.Code}
+	ro.lease.Intent = nil
+	ro.forgetParcel(ro.row.UID)
+	ro.Logger.Warn("connection needs its user again", connectionFields(id, zap.String("cause", code), zap.Error(cause))...)
+	return nil, &NeedsReauthError{ID: id, Cause: code}
 }
 
-// bury removes a version that was written for a connection that has been
-// removed meanwhile (S82).
-func (r *Refresher) bury(ctx context.Context, c Connection, cause error) error {
-	if err := r.Vault.Delete(ctx, c.VaultName()); err != nil {
-		r.Logger.Error("removing the credential of a removed connection", connectionFields(c.ID, zap.Error(err))...)
+// record updates the row to a credential that is in the vault. ErrNotFound if
+// the connection is gone, vault.ErrConflict if the row tells of a newer one.
+func (r *Refresher) record(ctx context.Context, c Connection, cred *scheme.Credential) (Connection, error) {
+	used := r.entry(c.ID).used.Swap(false)
+	return r.Store.Update(ctx, c.ID, func(row *Connection) error {
+		if row.UID != c.UID {
+			return ErrNotFound
+		}
+		if row.Version > cred.Version {
+			return vault.ErrConflict
+		}
+		if row.Status != StatusDisabled {
+			row.Status, row.Cause = StatusActive, ""
+		}
+		row.Version, row.Expires = cred.Version, cred.Expires
+		row.Config = merge(row.Config, c.Config)
+		row.Due = dueAfter(cred, used)
+		return nil
+	})
+}
+
+// merge returns old with what is new in it. The row of a connection may have
+// got other values meanwhile: those that a renewal hasn't touched stay.
+func merge(old, new map[string]string) map[string]string {
+	if len(new) == 0 {
+		return old
 	}
-	return fmt.Errorf("connection %s was removed while it was renewed: %w", c.ID, cause)
+	out := maps.Clone(old)
+	if out == nil {
+		out = make(map[string]string, len(new))
+	}
+	maps.Copy(out, new)
+	return out
+}
+
+// current reads the row of the connection that c is a former state of.
+func (r *Refresher) current(ctx context.Context, c Connection) (Connection, error) {
+	row, err := r.Store.Connection(ctx, c.ID)
+	if err != nil {
+		return c, fmt.Errorf("reading connection %s: %w", c.ID, err)
+	}
+	if row.UID != c.UID {
+		return c, fmt.Errorf("connection %s was made anew: %w", c.ID, ErrNotFound)
+	}
+	return row, usable(&row)
+}
+
+// adopt binds what there is now.
+func (r *Refresher) adopt(ctx context.Context, stale *Bound) (*Bound, error) {
+	c, err := r.current(ctx, stale.Connection)
+	if err != nil {
+		return nil, err
+	}
+	return r.fetch(ctx, c)
 }
 
 func connectionFields(id ID, more ...zap.Field) []zap.Field {

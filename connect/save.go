@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -15,13 +16,16 @@ import (
 // save stores a grant as a new connection, or as the next version of the one
 // that the session is for.
 func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g scheme.Grant) (Connection, error) {
-	value, err := g.Encode()
-	if err != nil {
-		return Connection{}, fmt.Errorf("encoding credential: %w", err)
+	if _, ok := in.Scheme.(scheme.Redirector); ok { // any other grant was completed before it was verified
+		var err error
+		if g, err = c.complete(ctx, in, g); err != nil {
+			return Connection{}, err
+		}
 	}
+	g.Version, g.Consent = 1, randomHex(8)
 	id := ID{Integration: in.Key, Connection: s.Connection}
 	if id.Connection != "" {
-		conn, err := c.replace(ctx, s, id, value, g)
+		conn, err := c.replace(ctx, s, id, g)
 		if err == nil || !errors.Is(err, ErrNotFound) {
 			return conn, err
 		}
@@ -33,9 +37,14 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 	}
 	conn := Connection{
 		ID: id, UID: randomHex(16), Provider: in.Provider.ID, Status: StatusActive,
-		Config: g.Config, Tags: s.Tags, EndUser: s.endUser(), Expires: g.Expires,
+		Config: g.Config, Tags: s.Tags, EndUser: s.endUser(),
+		Version: g.Version, Expires: g.Expires, Due: dueAfter(&g.Credential, false),
 	}
-	if conn.Version, err = c.Vault.Write(ctx, conn.VaultName(), value, 0); err != nil {
+	value, err := g.Encode()
+	if err != nil {
+		return Connection{}, fmt.Errorf("encoding credential: %w", err)
+	}
+	if _, err := c.Vault.Write(ctx, conn.VaultName(), value, 0); err != nil {
 		return Connection{}, fmt.Errorf("storing the credential of %s: %w", id, err)
 	}
 	created, err := c.Store.Create(ctx, conn)
@@ -46,7 +55,7 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 			c.Logger.Error("removing the credential of a connection that was not made", connectionFields(id, zap.Error(derr))...)
 		}
 		if again {
-			return c.replace(ctx, s, id, value, g)
+			return c.replace(ctx, s, id, g)
 		}
 		return Connection{}, fmt.Errorf("storing connection %s: %w", id, err)
 	}
@@ -57,17 +66,25 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 
 // replace gives an existing connection a new credential. What the session says
 // of its user takes the place of what was known; the rest stays.
-func (c *Connector) replace(ctx context.Context, s *Session, id ID, value []byte, g scheme.Grant) (Connection, error) {
+func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Grant) (Connection, error) {
 	conn, err := c.Store.Connection(ctx, id)
 	if err != nil {
 		return Connection{}, err
 	}
-	for { // a renewal may come in between; the user's new grant wins over it
-		current, err := c.Vault.Read(ctx, conn.VaultName())
-		if err != nil && !errors.Is(err, vault.ErrNotFound) {
-			return Connection{}, fmt.Errorf("reading the credential of %s: %w", id, err)
+	// No renewal may be under way: what it spends or gets is not wanted any more.
+	release, newest := c.Refresher.hold(ctx, conn)
+	defer release()
+	for { // one that could not be held off may come in between; the user's new grant wins over it
+		held, version, err := c.Refresher.held(ctx, conn)
+		if err != nil {
+			return Connection{}, err
 		}
-		conn.Version, err = c.Vault.Write(ctx, conn.VaultName(), value, current.Version)
+		g.Version = max(held.Version, conn.Version, newest) + 1
+		value, err := g.Encode()
+		if err != nil {
+			return Connection{}, fmt.Errorf("encoding credential: %w", err)
+		}
+		_, err = c.Vault.Write(ctx, conn.VaultName(), value, version)
 		if err == nil {
 			break
 		}
@@ -75,13 +92,13 @@ func (c *Connector) replace(ctx context.Context, s *Session, id ID, value []byte
 			return Connection{}, fmt.Errorf("storing the credential of %s: %w", id, err)
 		}
 	}
-	uid, version, name := conn.UID, conn.Version, conn.VaultName()
+	uid, name := conn.UID, conn.VaultName()
 	conn, err = c.Store.Update(ctx, id, func(row *Connection) error {
 		if row.UID != uid {
 			return ErrNotFound
 		}
 		row.Status, row.Cause, row.Config = StatusActive, "", g.Config
-		row.Version, row.Expires = version, g.Expires
+		row.Version, row.Expires, row.Due = g.Version, g.Expires, dueAfter(&g.Credential, false)
 		if s.EndUser != nil {
 			row.EndUser = s.endUser()
 		}
@@ -112,17 +129,27 @@ func (s *Session) endUser() *EndUser {
 	return &u
 }
 
-// Disconnect removes a connection: first the row, so that nothing can use it
-// any more, then the secret. ErrNotFound if there is none.
-func (c *Connector) Disconnect(ctx context.Context, id ID) error {
-	conn, err := c.Store.Delete(ctx, id)
+// SetDisabled switches a connection off or on again. While it is off, calls are
+// refused, those under way are cut off, and nothing is renewed. ErrNotFound if
+// there is none; a connection that needs its user stays as it is.
+func (c *Connector) SetDisabled(ctx context.Context, id ID, off bool) (Connection, error) {
+	conn, err := c.Store.Update(ctx, id, func(row *Connection) error {
+		switch {
+		case off && row.Status == StatusActive:
+			row.Status, row.Due = StatusDisabled, time.Time{}
+		case !off && row.Status == StatusDisabled:
+			row.Status = StatusActive
+		}
+		return nil
+	})
 	if err != nil {
-		return err
+		return Connection{}, err
 	}
-	c.Refresher.Forget(id)
-	c.Logger.Info("connection removed", connectionFields(id)...)
-	if err := c.Vault.Delete(context.WithoutCancel(ctx), conn.VaultName()); err != nil {
-		return fmt.Errorf("connection %s is removed, but not its secret: %w", id, err)
+	if off {
+		c.Refresher.End(id, conn.UID)
+	} else {
+		c.Refresher.Forget(id)
 	}
-	return nil
+	c.Logger.Info("connection switched", connectionFields(id, zap.String("status", string(conn.Status)))...)
+	return conn, nil
 }

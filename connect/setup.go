@@ -29,11 +29,29 @@ func (e *NeedsReauthError) Error() string {
 	return fmt.Sprintf("connection %s needs its user to connect again (%s)", e.ID, e.Cause)
 }
 
+// DisabledError says that a connection is switched off.
+type DisabledError struct{ ID ID }
+
+func (e *DisabledError) Error() string { return fmt.Sprintf("connection %s is disabled", e.ID) }
+
+// BusyError says that a renewal has to wait: for the token endpoint, which all
+// connections share, or for another process that may still finish it.
+type BusyError struct {
+	ID         ID
+	RetryAfter time.Duration
+	Reason     string
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("connection %s can't be renewed for another %s: %s", e.ID, e.RetryAfter.Round(time.Second), e.Reason)
+}
+
 // ended tells whether an error means that the connection has no credential
 // any more, as opposed to one that can't be had just now.
 func ended(err error) bool {
 	var needs *NeedsReauthError
-	return errors.Is(err, ErrNotFound) || errors.As(err, &needs)
+	var disabled *DisabledError
+	return errors.Is(err, ErrNotFound) || errors.As(err, &needs) || errors.As(err, &disabled)
 }
 
 // UnknownIntegrationError says that no integration has the key.
@@ -57,6 +75,13 @@ type Integration struct {
 	// Look is how its pages look, over the setup's.
 	Look    Look
 	Created time.Time
+	// TokenRate is how many token calls a second the provider allows, for all
+	// processes together; 0: no limit is known.
+	TokenRate float64
+	// OutageGrace is how long connections that are known go on working while
+	// vault or store can't be reached; 0: DefaultOutageGrace, negative: not at
+	// all.
+	OutageGrace time.Duration
 }
 
 // Format keeps the client's secret out of print.
@@ -84,6 +109,7 @@ type Setup struct {
 func NewSetup(cat *catalog.Catalog, public *url.URL, client *http.Client, integrations []*Integration) (*Setup, error) {
 	s := &Setup{Catalog: cat, PublicURL: public, Client: client, integrations: make(map[string]*Integration)}
 	for _, in := range integrations {
+		in.App.RedirectURL = s.CallbackURL(in)
 		sch, err := scheme.For(in.Provider, in.App, client)
 		if err != nil {
 			return nil, fmt.Errorf("integration %s: %w", in.Key, err)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"github.com/keycaddy/keycaddy/vault"
 )
 
 var (
@@ -36,11 +34,35 @@ type Query struct {
 // check-and-set's duty.
 type Lease struct {
 	Name string
-	// Holder is a random name of this holding.
-	Holder string
+	// Node is the process that holds it, Holder a random name of this holding.
+	Node, Holder string
 	// Generation rises with every holding of the name and never repeats.
 	Generation int64
 	Until      time.Time
+	// Intent is what the holder is about to do and has not seen the end of.
+	// Whoever takes the lease finds the one that the holder before has left.
+	Intent *Intent
+}
+
+// Intent is a rotation that was begun: from when it is recorded until it is
+// cleared, nobody but its holder knows whether the refresh token is spent.
+type Intent struct {
+	ID ID `json:"id"`
+	// Version is that of the credential whose refresh token is sent, Token the
+	// SHA-256 of that refresh token, in hexadecimal.
+	Version uint64 `json:"version"`
+	Token   string `json:"token"`
+	// Attempt counts, from 1, how often it has been begun with this token.
+	Attempt int `json:"attempt"`
+	// Node is who began it. Until Patience others leave it alone, even if the
+	// lease has run out: whoever was paused may still have the answer.
+	Node     string    `json:"node"`
+	Patience time.Time `json:"patience"`
+	// Sealed is the new credential, sealed for the other nodes, while the vault
+	// can't be written.
+	Sealed []byte `json:"sealed,omitempty"`
+	// Config holds the connection's plain values, when it is to be removed.
+	Config map[string]string `json:"config,omitempty"`
 }
 
 // Change tells that a connection was updated or removed, so that what is held
@@ -48,7 +70,7 @@ type Lease struct {
 type Change struct {
 	ID      ID
 	UID     string
-	Version vault.Version
+	Version uint64
 	Status  Status
 	Removed bool
 }
@@ -84,6 +106,14 @@ type Store interface {
 	// the present may have become visible after it. Removals are told for an
 	// hour at least.
 	Changes(ctx context.Context, since time.Time) (changes []Change, present time.Time, err error)
+	// Announced returns a channel that gets a value when there may be changes,
+	// at once and without a guarantee; it is the context's. Nil if the store
+	// can't tell: then only asking helps.
+	Announced(ctx context.Context) <-chan struct{}
+	// Due returns connections whose Due is over by the store's clock, at most
+	// limit, the longest over first, and puts their Due off by hold: whoever
+	// gets them has that long before others do.
+	Due(ctx context.Context, limit int, hold time.Duration) ([]Connection, error)
 
 	// PutSession adds a session; ErrExists if there is one with its token.
 	PutSession(ctx context.Context, s Session) error
@@ -117,16 +147,37 @@ type Store interface {
 
 	// Lease takes the named lease for ttl, or fails with ErrHeld. A lease that
 	// has run out can be taken by anyone.
-	Lease(ctx context.Context, name string, ttl time.Duration) (Lease, error)
-	// Release gives the lease back; if it isn't held any more, nothing happens.
+	Lease(ctx context.Context, name, node string, ttl time.Duration) (Lease, error)
+	// Extend makes the lease last for ttl from now and records its Intent, as
+	// one step. ErrHeld if it isn't held any more.
+	Extend(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
+	// Release gives the lease back and records its Intent; if it isn't held any
+	// more, nothing happens.
 	Release(ctx context.Context, l Lease) error
+	// Vacate gives back all leases of a node, whose process has ended. Their
+	// intents stay.
+	Vacate(ctx context.Context, node string) error
+	// Intents returns leases that nobody holds and that have an intent, at most
+	// limit.
+	Intents(ctx context.Context, limit int) ([]Lease, error)
+
+	// Turn reserves the next turn at something that all processes together may
+	// do only so often, and returns how long to wait for it. Turns are every
+	// apart at least; zero: there is no such rate, and only Defer makes anyone
+	// wait. If the turn is later than within from now, ok is false and none is
+	// reserved.
+	Turn(ctx context.Context, name string, every, within time.Duration) (wait time.Duration, ok bool, err error)
+	// Defer puts the next turn off until wait from now, if that is later than
+	// it is.
+	Defer(ctx context.Context, name string, wait time.Duration) error
 
 	// PutAPIKey adds a key; ErrExists if the name or the key is taken.
 	PutAPIKey(ctx context.Context, k APIKey) error
 	// APIKeys returns all keys.
 	APIKeys(ctx context.Context) ([]APIKey, error)
 
-	// Sweep removes sessions, flows and leases that ended before the time.
+	// Sweep removes sessions, flows, turns, and leases without an intent that
+	// ended before the time.
 	Sweep(ctx context.Context, before time.Time) error
 	// Migrate brings the schema up to date; it may run in several processes
 	// at once.

@@ -3,8 +3,6 @@ package connect
 import (
 	"context"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 const (
@@ -15,32 +13,28 @@ const (
 	watchOverlap = 5 * time.Second
 )
 
-// Watch drops from memory what other processes have changed: a connection that
+// watch drops from memory what other processes have changed: a connection that
 // they have removed, disabled or connected again is not served from here any
-// longer than it takes to hear of it. It returns when the context ends. While
-// the store can't be asked, what is in memory goes on being served.
-func (r *Refresher) Watch(ctx context.Context) {
-	var mark time.Time
-	failing := false
-	for tick := time.NewTicker(watchEvery); ; {
+// longer than it takes to hear of it. While the store can't be asked, what is in
+// memory goes on being served, for as long as its integration allows.
+func (r *Refresher) watch(ctx context.Context) {
+	announced := r.Store.Announced(ctx)
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for mark := (time.Time{}); ; {
 		changes, present, err := r.Store.Changes(ctx, mark)
-		switch {
-		case ctx.Err() != nil:
-			tick.Stop()
+		if ctx.Err() != nil {
 			return
-		case err != nil:
-			if !failing {
-				r.Logger.Warn("can't hear what others change; going on with what is in memory", zap.Error(err))
-			}
-			failing = true
-		default:
-			failing = false
+		}
+		r.storeAnswered(err)
+		if err == nil {
 			mark = present.Add(-watchOverlap)
 			for i := range changes {
 				r.heard(&changes[i])
 			}
 		}
 		select {
+		case <-announced:
 		case <-tick.C:
 		case <-ctx.Done():
 		}
@@ -54,17 +48,17 @@ func (r *Refresher) heard(c *Change) {
 		return
 	}
 	e := v.(*entry)
+	if c.Removed || c.Status != StatusActive {
+		e.calls.cut(c.UID)
+	}
 	b := e.bound.Load()
 	if b == nil {
 		return
 	}
-	same := b.Connection.UID == c.UID
-	if c.Removed && same || !c.Removed && (!same || c.Version > b.Version || c.Status != StatusActive) {
-		// Not Forget: a renewal that is under way has to stay the only one.
-		e.mu.Lock()
-		if e.bound.Load() == b {
-			e.bound.Store(nil)
-		}
-		e.mu.Unlock()
+	switch same := b.Connection.UID == c.UID; {
+	case c.Removed && same, !c.Removed && (!same || c.Status != StatusActive):
+		e.drop(b)
+	case !c.Removed && c.Version > b.Version:
+		e.expect(b, c.Version)
 	}
 }

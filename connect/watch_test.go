@@ -29,7 +29,7 @@ func TestS82OtherProcessesHearOfChangesWithinASecond(t *testing.T) {
 	other := w.newNode()
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
-	watching.Go(func() { other.Refresher.Watch(ctx) })
+	watching.Go(func() { other.Refresher.Run(ctx) })
 	t.Cleanup(func() { cancel(); watching.Wait() })
 
 	id := w.account()
@@ -68,7 +68,7 @@ func TestWatchKeepsWhatIsNew(t *testing.T) {
 	w := newServer(t, demo.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
-	watching.Go(func() { w.Refresher.Watch(ctx) })
+	watching.Go(func() { w.Refresher.Run(ctx) })
 	t.Cleanup(func() { cancel(); watching.Wait() })
 
 	id := w.account()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httputil"
 	"testing"
 
 	"go.uber.org/zap"
@@ -11,8 +12,8 @@ import (
 
 type canned struct{}
 
-func (canned) RoundTrip(*http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+func (canned) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 }
 
 // BenchmarkOwnShare is the transport's part of a call alone: no network.
@@ -64,6 +65,59 @@ func BenchmarkLoopback(b *testing.B) {
 				}
 				_, _ = io.Copy(io.Discard, res.Body)
 				res.Body.Close()
+			}
+		})
+	}
+}
+
+// quiet is a ResponseWriter of nothing.
+type quiet struct{ header http.Header }
+
+func (q *quiet) Header() http.Header         { return q.header }
+func (q *quiet) Write(p []byte) (int, error) { return len(p), nil }
+func (q *quiet) WriteHeader(int)             {}
+
+// BenchmarkCall is a whole call without a network, and the same through a
+// ReverseProxy that sets a header: the difference is what keycaddy adds.
+func BenchmarkCall(b *testing.B) {
+	g := newRig(b, bearerRequest, echo)
+	g.proxy.Base = canned{}
+	g.proxy.Provision()
+	target := parse(b, g.provider.URL)
+	stock := httputil.ReverseProxy{
+		Transport: canned{}, BufferPool: &buffers, ErrorLog: zap.NewStdLog(zap.NewNop()),
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			pr.Out.URL.Scheme, pr.Out.URL.Host, pr.Out.Host = target.Scheme, target.Host, target.Host
+			pr.Out.Header["Authorization"] = []string{"Bearer static"}
+		},
+	}
+	setup := testSetup(b)
+	for name, serve := range map[string]func(w http.ResponseWriter, r *http.Request) error{
+		"stock": func(w http.ResponseWriter, r *http.Request) error { stock.ServeHTTP(w, r); return nil },
+		"keycaddy": func(w http.ResponseWriter, r *http.Request) error {
+			call, err := g.proxy.Resolve(r, testKeys, setup, credentials{g.new})
+			if err != nil {
+				return err
+			}
+			return g.proxy.Serve(w, r, r.URL.EscapedPath(), call)
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, "GET", "http://keycaddy.example/repos/owner/name?page=1", nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for name, value := range map[string]string{"Accept": "*/*", "User-Agent": "x", "Accept-Encoding": "gzip", HeaderConnection: "c1", HeaderIntegration: "test", "Authorization": "Bearer " + testKey} {
+				req.Header.Set(name, value)
+			}
+			w := &quiet{http.Header{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := serve(w, req); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

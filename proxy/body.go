@@ -20,8 +20,7 @@ const DefaultReplayBuffer = 256 << 10
 // body is a request body that can be sent again if it is small and its length
 // is known. All others stream through once and are never held up.
 type body struct {
-	bytes      []byte
-	held       bool
+	bytes      []byte // nil: not held
 	replayable bool
 }
 
@@ -42,16 +41,16 @@ func hold(req *http.Request, limit int64) (body, error) {
 	if err != nil {
 		return body{}, &BodyError{err}
 	}
-	return body{bytes: p, held: true, replayable: true}, nil
+	return body{bytes: p, replayable: true}, nil
 }
 
 // attach gives an attempt its own reader of the body.
-func (b *body) attach(out *http.Request) {
-	if !b.held {
+func (b body) attach(out *http.Request) {
+	if b.bytes == nil {
 		return
 	}
 	out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.bytes)), nil }
-	out.Body = io.NopCloser(bytes.NewReader(b.bytes))
+	out.Body, _ = out.GetBody()
 }
 
 // stream is a body that isn't held. The transport reads it while the answer

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/problem"
 )
 
 // The headers that a call is made with. None of them reaches the provider.
@@ -16,21 +17,50 @@ const (
 	HeaderIntegration = "Provider-Config-Key"
 )
 
-// control has the headers that are meant for keycaddy, whether it acts on them
-// or not, those that would tell the provider who stands in front, and those by
-// which some servers take a call for another one. See also own.
-var control = map[string]bool{
-	"Authorization": true, HeaderConnection: true, HeaderIntegration: true,
-	"Retries": true, "Retry-On": true, "Decompress": true, "Base-Url-Override": true, "Forward-Headers-On-Redirect": true,
-	"Nango-Activity-Log-Id": true, "Nango-Is-Sync": true, "Nango-Is-Dry-Run": true, "Nango-Is-Script": true,
-	"Forwarded": true, "Via": true, "X-Real-Ip": true,
-	"X-Http-Method-Override": true, "X-Http-Method": true, "X-Method-Override": true, "X-Original-Url": true, "X-Rewrite-Url": true,
+// What a request may have before its body. Providers take far less; whatever is
+// larger is meant to keep servers busy (S95).
+const (
+	maxTarget  = 64 << 10  // bytes of path and query
+	maxHeader  = 128 << 10 // bytes of names and values
+	maxHeaders = 500       // values
+)
+
+// acceptable tells whether a request is one that is proxied at all. The error is
+// a *problem.Problem.
+func acceptable(r *http.Request) error {
+	switch r.Method {
+	case http.MethodConnect, http.MethodTrace, "TRACK": // the last two send credentials back (S97)
+		return &problem.Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: r.Method + " is not proxied.", Action: "fix_request"}
+	}
+	if len(r.URL.Path)+len(r.URL.RawQuery) > maxTarget {
+		return &problem.Problem{Status: http.StatusRequestURITooLong, Code: "uri_too_long", Message: "The path and the query are longer than 64 KiB together.", Action: "fix_request"}
+	}
+	size, count := 0, 0
+	for name, values := range r.Header {
+		for _, v := range values {
+			size += len(name) + len(v)
+		}
+		count += len(values)
+	}
+	if size > maxHeader || count > maxHeaders {
+		return &problem.Problem{Status: http.StatusRequestHeaderFieldsTooLarge, Code: "headers_too_large", Message: "The headers are more than 500, or larger than 128 KiB.", Action: "fix_request"}
+	}
+	return nil
 }
 
 // own tells whether a header, by its canonical name, is not for the provider.
 func own(name string) bool {
 	name = dashed(name)
-	return control[name] || strings.HasPrefix(name, "X-Forwarded-")
+	switch name {
+	case "Authorization", HeaderConnection, HeaderIntegration, // how the call is made
+		"Retries", "Retry-On", "Decompress", "Base-Url-Override", "Forward-Headers-On-Redirect",
+		"Nango-Activity-Log-Id", "Nango-Is-Sync", "Nango-Is-Dry-Run", "Nango-Is-Script",
+		"Forwarded", "Via", "X-Real-Ip", "Max-Forwards", // who stands in front
+		"Proxy", "Http2-Settings", // for a server's variables (CGI), for the next hop
+		"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url": // another call than this one
+		return true
+	}
+	return strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "Proxy-")
 }
 
 // dashed is the name that servers which hand headers on as variables (CGI and
@@ -42,15 +72,12 @@ func dashed(name string) string {
 	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
-// rewrite makes the provider's request of the caller's.
-func rewrite(pr *httputil.ProxyRequest) {
+// rewrite makes the provider's request of the caller's, but for the headers:
+// see carried.
+func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	call := callFrom(pr.In.Context())
-	pr.Out.URL, pr.Out.Host = call.target, call.target.Host
-	for name := range pr.Out.Header {
-		if own(name) {
-			delete(pr.Out.Header, name)
-		}
-	}
+	pr.Out.URL, pr.Out.Host = &call.target, call.target.Host
+	p.Redaction.readable(pr.Out.Header)
 	if len(pr.Out.Trailer) > 0 && pr.Out.Body != nil {
 		for name := range pr.Out.Trailer {
 			if own(name) {
@@ -59,6 +86,19 @@ func rewrite(pr *httputil.ProxyRequest) {
 		}
 		pr.Out.Body = &trailing{pr.Out.Body, pr.In.Trailer, pr.Out.Trailer}
 	}
+}
+
+// carried are the headers of a request that are for the provider, in a map that
+// has room for the credential. The values are shared: whoever has the map may
+// replace them, and never edits them.
+func carried(from http.Header) http.Header {
+	to := make(http.Header, len(from)+2)
+	for name, values := range from {
+		if !own(name) {
+			to[name] = values
+		}
+	}
+	return to
 }
 
 // trailing hands the trailers on that come after a body. The server puts them

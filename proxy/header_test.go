@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -84,6 +85,10 @@ X-Real-IP: caller
 X-Original-URL: /caller
 X-Rewrite-URL: /caller
 X-HTTP-Method-Override: CALLER
+Proxy: caller
+Proxy-Settings: caller
+HTTP2-Settings: caller
+Max-Forwards: 3
 Proxy-Authorization: caller
 Proxy-Connection: caller
 Keep-Alive: caller
@@ -137,20 +142,6 @@ func TestQueryIsUnchanged(t *testing.T) {
 	}
 }
 
-// Keycaddy-Error tells keycaddy's own answers from a provider's, so that no
-// provider may set it.
-func TestProviderCantPassForKeycaddy(t *testing.T) {
-	t.Parallel()
-	g := newRig(t, bearerRequest, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set(problem.Header, "needs_reauth")
-		w.Header().Set("X-Own", "1")
-		w.WriteHeader(http.StatusFailedDependency)
-	})
-	if res, _ := g.send(g.get("/")); res.Header.Get(problem.Header) != "" || res.Header.Get("X-Own") != "1" || res.StatusCode != 424 {
-		t.Errorf("got %d %v", res.StatusCode, res.Header)
-	}
-}
-
 // credentials has one connection, c1 (and one with the longest name).
 type credentials struct{ auth *connect.Bound }
 
@@ -167,22 +158,32 @@ func (credentials) Renew(context.Context, *connect.Bound) (*connect.Bound, error
 func (credentials) Accepted(*connect.Bound) {}
 func (credentials) Refused(*connect.Bound)  {}
 
-// Who calls whom has to be clear, and an error says which header it is about.
-func TestResolve(t *testing.T) {
-	t.Parallel()
-	const key, bound = "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac001", "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac002"
-	keys := connect.NewKeyring([]connect.APIKey{
-		{Name: "k", Key: connect.DigestOf(key)},
-		{Name: "bound", Key: connect.DigestOf(bound), Integrations: []string{"other"}},
-	})
+const testKey, boundKey = "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac001", "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac002"
+
+var testKeys = connect.NewKeyring([]connect.APIKey{
+	{Name: "k", Key: connect.DigestOf(testKey)},
+	{Name: "bound", Key: connect.DigestOf(boundKey), Integrations: []string{"other"}},
+})
+
+// testSetup has one integration, test.
+func testSetup(t testing.TB) *connect.Setup {
+	t.Helper()
 	p, err := catalog.Parse("test.yaml", []byte("id: test\ndisplay_name: Test\nvendor: test\ncategories: [test]\nauth_scheme: none\nrequest: {base_url: 'https://api.example'}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	setup, err := connect.NewSetup(nil, nil, nil, []*connect.Integration{{Key: "test", Provider: p}})
+	setup, err := connect.NewSetup(nil, new(url.URL), nil, []*connect.Integration{{Key: "test", Provider: p}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return setup
+}
+
+// Who calls whom has to be clear, and an error says which header it is about.
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	const key, bound = testKey, boundKey
+	setup := testSetup(t)
 	auth := bind(t, "https://api.example", bearerRequest, "k")
 	long := strings.Repeat("x", 256)
 	type header = http.Header
@@ -202,6 +203,7 @@ func TestResolve(t *testing.T) {
 		"another's key":      {"GET", bound, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}}, 403, "forbidden", nil},
 		"key first":          {"GET", "x", header{}, 401, "invalid_secret_key_format", nil},
 		"CONNECT":            {"CONNECT", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}}, 405, "method_not_allowed", nil},
+		"TRACK":              {"TRACK", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}}, 405, "method_not_allowed", nil},
 		"TRACE":              {"TRACE", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}}, 405, "method_not_allowed", nil},
 		"no connection":      {"GET", key, header{HeaderIntegration: {"test"}}, 400, "invalid_headers", []string{"connection-id"}},
 		"no integration":     {"GET", key, header{HeaderConnection: {"c1"}}, 400, "invalid_headers", []string{"provider-config-key"}},
@@ -212,6 +214,10 @@ func TestResolve(t *testing.T) {
 		"long connection":    {"GET", key, header{HeaderConnection: {long}, HeaderIntegration: {"test"}}, 400, "invalid_headers", []string{"connection-id"}},
 		"long integration":   {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {long}}, 400, "invalid_headers", []string{"provider-config-key"}},
 		"another base":       {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Base-Url-Override": {"https://evil.example"}}, 400, "base_url_override_disabled", nil},
+		"retries":            {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Retries": {"3"}, "Retry-On": {"500, 503"}}, 200, "", nil},
+		"no retries":         {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Retries": {"0"}}, 200, "", nil},
+		"bad retries":        {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Retries": {"many"}, "Retry-On": {"5xx"}}, 400, "invalid_headers", []string{"retries", "retry-on"}},
+		"negative retries":   {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"test"}, "Retries": {"-1"}}, 400, "invalid_headers", []string{"retries"}},
 		"no such integraton": {"GET", key, header{HeaderConnection: {"c1"}, HeaderIntegration: {"nope"}}, 404, "unknown_provider_config", nil},
 		"no such connection": {"GET", key, header{HeaderConnection: {"c2"}, HeaderIntegration: {"test"}}, 404, "unknown_connection", nil},
 	} {
@@ -220,7 +226,7 @@ func TestResolve(t *testing.T) {
 		if c.key != "" {
 			r.Header.Set("Authorization", "Bearer "+c.key)
 		}
-		call, err := Resolve(r, keys, setup, credentials{auth})
+		call, err := new(Proxy).Resolve(r, testKeys, setup, credentials{auth})
 		if c.status == 200 {
 			if err != nil || call.Caller != "k" || call.Auth != auth || call.ID.Integration != "test" {
 				t.Errorf("%s: %+v, %v", name, call, err)

@@ -2,18 +2,20 @@
 // connection and its credential, decides where the call may go, and sends it
 // there, streaming both ways, through net/http/httputil.ReverseProxy.
 //
-// It may import catalog, connect and its sub-packages, zap and the standard
-// library; it knows nothing of Caddy.
+// It may import proxy/redact, catalog, connect and its sub-packages, zap and the
+// standard library; it knows nothing of Caddy.
 package proxy
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,6 +23,7 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/egress"
 	"github.com/keycaddy/keycaddy/connect/problem"
+	"github.com/keycaddy/keycaddy/connect/scheme"
 )
 
 // Call is one request on its way.
@@ -31,11 +34,36 @@ type Call struct {
 	Auth   *connect.Bound
 	// Replayed tells that the request was sent a second time.
 	Replayed bool
+	// Retries is how often it was sent again because the provider was too busy
+	// or could not be reached.
+	Retries int
+	// Echoed tells that the answer had the credential in it.
+	Echoed atomic.Bool
 
-	renewer Renewer
-	target  *url.URL
-	body    *stream // nil: the body is held, or there is none
-	err     error
+	ctx      context.Context // of the caller's request
+	renewer  Renewer
+	retrying *retrying // nil: the call isn't sent again
+	target   url.URL
+	body     *stream // nil: the body is held, or there is none
+	early    earlyWriter
+	err      error
+	// attached is what ends the call if its connection is removed or disabled.
+	attached connect.Call
+}
+
+// callContext is a call as the context of its request, which saves a context
+// that would have nothing but the call in it.
+type callContext Call
+
+func (c *callContext) Deadline() (time.Time, bool) { return c.ctx.Deadline() }
+func (c *callContext) Done() <-chan struct{}       { return c.ctx.Done() }
+func (c *callContext) Err() error                  { return c.ctx.Err() }
+
+func (c *callContext) Value(key any) any {
+	if key == (callKey{}) {
+		return (*Call)(c)
+	}
+	return c.ctx.Value(key)
 }
 
 type callKey struct{}
@@ -46,6 +74,9 @@ func callFrom(ctx context.Context) *Call {
 }
 
 var errNoCall = errors.New("proxy: request without a call")
+
+// errCut ends the calls of a connection that was removed or disabled.
+var errCut = fmt.Errorf("the connection was removed or disabled meanwhile: %w", connect.ErrNotFound)
 
 // Credentials has the credential of a connection; *connect.Refresher is one.
 type Credentials interface {
@@ -60,32 +91,35 @@ type Proxy struct {
 	Base         http.RoundTripper
 	ReplayBuffer int64
 	Paths        Paths
+	Answers      Answers
+	Redaction    Redaction
+	// Retries is how often a call that may be repeated is sent again when the
+	// provider is too busy or can't be reached, unless the call says otherwise.
+	Retries int
 	// FlushInterval is how often an answer is flushed while it is copied;
 	// below zero: after every write. Event streams and answers of unknown
 	// length are always flushed at once.
 	FlushInterval time.Duration
 	Logger        *zap.Logger
 
-	forward httputil.ReverseProxy
+	forward   httputil.ReverseProxy
+	redactors *redactors
 }
 
 // Provision makes the proxy ready.
 func (p *Proxy) Provision() {
+	if p.Redaction != RedactOff {
+		p.redactors = new(redactors)
+	}
 	p.forward = httputil.ReverseProxy{
-		Rewrite: rewrite,
+		Rewrite: p.rewrite,
 		Transport: &Transport{
 			Base: p.Base, ReplayBuffer: p.ReplayBuffer, Logger: p.Logger,
 		},
-		FlushInterval: p.FlushInterval,
-		BufferPool:    &buffers,
-		ModifyResponse: func(res *http.Response) error {
-			delete(res.Header, problem.Header) // it marks keycaddy's own answers
-			if call := callFrom(res.Request.Context()); call.body != nil && res.StatusCode != http.StatusSwitchingProtocols {
-				call.body.closing(res.Request, res.Header)
-			}
-			return nil
-		},
-		ErrorLog: zap.NewStdLog(p.Logger),
+		FlushInterval:  p.FlushInterval,
+		BufferPool:     &buffers,
+		ModifyResponse: p.answered,
+		ErrorLog:       zap.NewStdLog(p.Logger),
 		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
 			callFrom(r.Context()).err = err
 		},
@@ -94,13 +128,13 @@ func (p *Proxy) Provision() {
 
 // Resolve finds out who calls whom. Errors: *connect.AuthError,
 // *problem.Problem, and those of Credentials.Current.
-func Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Credentials) (*Call, error) {
+func (p *Proxy) Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Credentials) (*Call, error) {
 	key, err := keys.Check(r.Header.Get("Authorization"))
 	if err != nil {
 		return nil, err
 	}
-	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-		return nil, &problem.Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: r.Method + " is not proxied.", Action: "fix_request"}
+	if err := acceptable(r); err != nil {
+		return nil, err
 	}
 	id, err := named(r.Header)
 	if err != nil {
@@ -109,14 +143,22 @@ func Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Cre
 	if !key.Allows(id.Integration) {
 		return nil, &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is not for the integration.", Action: "fix_request"}
 	}
-	if _, err := setup.Integration(id.Integration); err != nil {
+	in, err := setup.Integration(id.Integration)
+	if err != nil {
 		return nil, err
+	}
+	again, err := asksForRetries(r.Header, p.Retries)
+	if err != nil {
+		return nil, err
+	}
+	if again != nil {
+		again.facts = in.Provider.Retry
 	}
 	auth, err := c.Current(r.Context(), id)
 	if err != nil {
 		return nil, err
 	}
-	return &Call{Caller: key.Name, ID: id, Auth: auth, renewer: c}, nil
+	return &Call{Caller: key.Name, ID: id, Auth: auth, renewer: c, retrying: again}, nil
 }
 
 // named reads which connection a request is for.
@@ -156,8 +198,15 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 	if err != nil {
 		return err
 	}
-	call.target = target
-	r = r.WithContext(context.WithValue(r.Context(), callKey{}, call))
+	ctx, cut := context.WithCancelCause(r.Context())
+	defer cut(nil)
+	call.attached.Cut = func() { cut(errCut) }
+	if !call.Auth.Attach(&call.attached) {
+		return errCut
+	}
+	defer call.attached.Detach()
+	call.target, call.ctx = target, ctx
+	r = r.WithContext((*callContext)(call))
 	if r.ContentLength < 0 || r.ContentLength > p.ReplayBuffer {
 		call.body = &stream{ReadCloser: r.Body}
 		r.Body = call.body
@@ -169,9 +218,16 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 			_ = http.NewResponseController(w).EnableFullDuplex()
 		}
 	}
-	p.forward.ServeHTTP(w, r)
+	call.early = earlyWriter{w, p, call}
+	p.forward.ServeHTTP(&call.early, r)
 	if call.err == nil {
 		return nil
+	}
+	// A call that has found out that its connection has ended is cut off with
+	// all others, and knows better why.
+	var reauth *connect.NeedsReauthError
+	if context.Cause(ctx) == errCut && !errors.As(call.err, &reauth) {
+		return errCut
 	}
 	if call.body != nil {
 		call.body.closing(r, w.Header())
@@ -180,6 +236,22 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 		}
 	}
 	return &UpstreamError{Err: call.err}
+}
+
+// answered makes the caller's answer of the provider's. Errors: *AnswerError.
+func (p *Proxy) answered(res *http.Response) error {
+	call := callFrom(res.Request.Context())
+	if err := checkSwitch(res); err != nil {
+		return err
+	}
+	if err := p.redact(call, res); err != nil {
+		return err
+	}
+	p.Answers.guard(res)
+	if call.body != nil && res.StatusCode != http.StatusSwitchingProtocols {
+		call.body.closing(res.Request, res.Header)
+	}
+	return nil
 }
 
 // UpstreamError is a call that did not reach the provider, or whose answer did
@@ -197,11 +269,12 @@ const StatusClientGone = 499
 func (e *UpstreamError) Problem() *problem.Problem {
 	var (
 		reauth  *connect.NeedsReauthError
-		broken  *BodyError
+		own     problem.Coder
 		timeout net.Error
+		body    *scheme.BodyError
 	)
 	switch {
-	case errors.As(e.Err, &reauth), errors.As(e.Err, &broken), errors.Is(e.Err, egress.ErrRefused):
+	case errors.As(e.Err, &reauth), errors.As(e.Err, &own), errors.As(e.Err, &body), errors.Is(e.Err, egress.ErrRefused):
 		return problem.Of(e.Err)
 	case errors.Is(e.Err, context.Canceled):
 		return &problem.Problem{Status: StatusClientGone, Code: "client_gone", Message: "The caller went away."}

@@ -71,7 +71,7 @@ func TestUpgradeAfterRefusal(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nKeycaddy-Error: x\r\n\r\n", r.Header.Get("Upgrade"))
+		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nKeycaddy-Error: x\r\n\r\n", r.Header.Get("Upgrade"))
 		_, _ = io.Copy(conn, buf)
 	}))
 	conn, err := net.Dial("tcp", g.front.Listener.Addr().String())
@@ -80,7 +80,7 @@ func TestUpgradeAfterRefusal(t *testing.T) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	fmt.Fprint(conn, "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	fmt.Fprint(conn, "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	answer := bufio.NewReader(conn)
 	res, err := http.ReadResponse(answer, nil)
 	if err != nil {

@@ -34,10 +34,10 @@ func (e *PathError) Problem() *problem.Problem {
 // Join puts a request's path, as escaped by the caller, below a base. The
 // caller's bytes stay as they are, and the result is always below the base.
 // Errors: *PathError.
-func (p Paths) Join(base *url.URL, escaped, rawQuery string) (*url.URL, error) {
+func (p Paths) Join(base *url.URL, escaped, rawQuery string) (url.URL, error) {
 	rest := strings.TrimLeft(escaped, "/")
 	if err := p.check(rest); err != nil {
-		return nil, err
+		return url.URL{}, err
 	}
 	root := strings.TrimRight(base.EscapedPath(), "/")
 	joined := root
@@ -46,9 +46,9 @@ func (p Paths) Join(base *url.URL, escaped, rawQuery string) (*url.URL, error) {
 	}
 	path, err := url.PathUnescape(joined)
 	if err != nil {
-		return nil, &PathError{"it has an invalid percent-encoding"}
+		return url.URL{}, &PathError{"it has an invalid percent-encoding"}
 	}
-	u := &url.URL{Scheme: base.Scheme, Host: base.Host, Path: path, RawPath: joined, RawQuery: rawQuery}
+	u := url.URL{Scheme: base.Scheme, Host: base.Host, Path: path, RawPath: joined, RawQuery: rawQuery}
 	if base.RawQuery != "" {
 		u.RawQuery = strings.TrimSuffix(base.RawQuery+"&"+rawQuery, "&")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -23,7 +24,9 @@ type Renewer interface {
 
 // Transport puts a connection's credential on a request and sends it. If the
 // provider says that the credential has ended, it is renewed once and the
-// request is sent once more, with the same method, headers and body.
+// request is sent once more, with the same method, headers and body. If the
+// provider is too busy or can't be reached, and the call is to be sent again for
+// that, so it is: see retrying.
 //
 // The credential is put on a copy: no log, placeholder or handler that has the
 // request can see it.
@@ -58,7 +61,21 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := t.send(req, call.Auth, &held)
+	for {
+		res, err := t.try(req, call, held)
+		if !call.retrying.again(req.Context(), req, held, res, err) {
+			return res, err
+		}
+		call.Retries++
+		if res != nil {
+			discard(res)
+		}
+	}
+}
+
+// try sends a request, and once more if its credential has ended.
+func (t *Transport) try(req *http.Request, call *Call, held body) (*http.Response, error) {
+	res, err := t.send(req, call.Auth, held)
 	if err != nil || !call.Auth.Expired(res) {
 		return res, err
 	}
@@ -77,7 +94,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	discard(res)
 	call.Auth, call.Replayed = fresh, true
-	res, err = t.send(req, fresh, &held)
+	res, err = t.send(req, fresh, held)
 	if err == nil {
 		if fresh.Expired(res) {
 			call.renewer.Refused(fresh)
@@ -107,21 +124,29 @@ func (t *Transport) renewLater(ctx context.Context, call *Call) {
 	}()
 }
 
-func (t *Transport) send(req *http.Request, auth *connect.Bound, b *body) (*http.Response, error) {
-	out := new(http.Request)
-	*out = *req
-	out.Header = make(http.Header, len(req.Header)+4)
-	for k, v := range req.Header { // values are shared: injecting replaces, never edits
-		out.Header[k] = v
-	}
-	u := *req.URL
-	out.URL = &u
+// attempt is a request as it is sent, and its URL: one allocation for both.
+type attempt struct {
+	req http.Request
+	url url.URL
+}
+
+// send sends a copy of the request with the credential on it.
+func (t *Transport) send(req *http.Request, auth *connect.Bound, b body) (*http.Response, error) {
+	a := &attempt{*req, *req.URL}
+	out := &a.req
+	out.URL = &a.url
+	out.Header = carried(req.Header)
 	b.attach(out)
 	if err := auth.Inject(out); err != nil {
 		closeBody(out)
 		return nil, err
 	}
 	unshadow(out, auth)
+	// Last of all, and again for every attempt: signatures are of what is sent.
+	if err := auth.Sign(out, b.bytes, b.replayable); err != nil {
+		closeBody(out)
+		return nil, err
+	}
 	return t.Base.RoundTrip(out)
 }
 

@@ -50,6 +50,8 @@ func (a *API) Handler() http.Handler {
 		mux.Handle(pattern, a.wrap(h))
 	}
 	handle("GET /health", a.health)
+	handle("GET /health/ready", a.health)
+	handle("GET /health/live", a.live)
 	handle("GET /providers", a.app(a.listProviders))
 	handle("GET /providers/{provider}", a.app(a.getProvider))
 	handle("GET /integrations", a.appOrSession(a.listIntegrations))
@@ -137,13 +139,6 @@ func (a *API) appOrSession(h handler) handler {
 		}
 		return app(w, r)
 	}
-}
-
-func (a *API) health(w http.ResponseWriter, r *http.Request) error {
-	if err := a.Connector.Store.Ping(r.Context()); err != nil {
-		return fmt.Errorf("%w: %w", connect.ErrStoreUnavailable, err)
-	}
-	return reply(w, http.StatusOK, map[string]string{"result": "ok"})
 }
 
 // reply sends v as JSON.

@@ -95,13 +95,17 @@ func TestProvidersAndIntegrations(t *testing.T) {
 		t.Errorf("got %s", a.body)
 	}
 	a = s.get("/providers/g-apikey")
-	for _, want := range []string{`"auth_mode":"API_KEY"`, `"docs":"https://docs.example"`, `"api_key":{"type":"string","title":"The key","secret":true,"pattern":"^[a-z-]+$","example":"abc"}`, `/bot{cred.api_key}"`} {
+	for _, want := range []string{`"auth_mode":"API_KEY"`, `"docs":"https://docs.example"`, `"api_key":{"type":"string","title":"The key","description":"Made in the settings of your Name of g-apikey account; it may be shown only once.","secret":true,"pattern":"^[a-z-]+$","example":"abc","docs":"https://docs.example"}`,
+		`"guide":{"steps":["Sign in to Name of g-apikey.","Find or make there: The key.","Copy each value whole, and enter it here."],"links":[{"text":"Documentation","url":"https://docs.example"}]}`, `/bot{cred.api_key}"`} {
 		if a.status != 200 || !strings.Contains(a.body, want) {
 			t.Errorf("%s isn't in %s", want, a.body)
 		}
 	}
 	s.get("/providers/nope").fails(t, 404, "not_found")
-	if a := s.get("/providers?search=G-APIKEY"); strings.Count(a.body, `"auth_mode"`) != 1 {
+	if a := s.get("/providers/g-oauth2"); !strings.Contains(a.body, `"setup":{"steps":["Register an OAuth app with Name of g-oauth2.","Give it the redirect URL https://connect.example/oauth/callback."`) {
+		t.Error(a.body)
+	}
+	if a := s.get("/providers?search=G-APIKEY"); strings.Count(a.body, `"auth_mode"`) != 1 || strings.Contains(a.body, `"guide"`) {
 		t.Errorf("search: %s", a.body)
 	}
 	s.get("/providers?zzz=1").fails(t, 400, "invalid_query_params", "unrecognized_keys:")

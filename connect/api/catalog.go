@@ -6,7 +6,9 @@ import (
 	"hash/fnv"
 	"html"
 	"net/http"
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -50,6 +52,21 @@ type providerJSON struct {
 	Proxy            *proxyJSON           `json:"proxy,omitempty"`
 	Credentials      map[string]fieldJSON `json:"credentials,omitempty"`
 	ConnectionConfig map[string]fieldJSON `json:"connection_config,omitempty"`
+	Guide            *guideJSON           `json:"guide,omitempty"` // in answers about one provider
+	Setup            *guideJSON           `json:"setup,omitempty"`
+}
+
+// guideJSON says what to do at the provider: guide is for who connects, setup
+// for the operator.
+type guideJSON struct {
+	Steps  []string             `json:"steps"`
+	Links  []linkJSON           `json:"links"`
+	Fields map[string]fieldJSON `json:"fields,omitempty"` // of the operator
+}
+
+type linkJSON struct {
+	Text string `json:"text"`
+	URL  string `json:"url"`
 }
 
 type proxyJSON struct {
@@ -66,16 +83,18 @@ type fieldJSON struct {
 	Example     string `json:"example,omitempty"`
 	Prefix      string `json:"prefix,omitempty"`
 	Suffix      string `json:"suffix,omitempty"`
+	Docs        string `json:"docs,omitempty"` // the provider's page about it
 }
 
-func fieldsJSON(fields []catalog.Field) map[string]fieldJSON {
+func fieldsJSON(p *catalog.Provider, fields []catalog.Field) map[string]fieldJSON {
 	out := make(map[string]fieldJSON)
 	for i := range fields {
 		f := &fields[i]
 		if !f.Asked() {
 			continue
 		}
-		j := fieldJSON{Type: "string", Title: f.Title(), Description: f.Help, Secret: f.Secret, Optional: !f.Required, Example: f.Example, Prefix: f.Prefix, Suffix: f.Suffix}
+		g := p.FieldGuide(f)
+		j := fieldJSON{Type: "string", Title: g.Title, Description: g.Text(), Docs: g.URL, Secret: f.Secret, Optional: !f.Required, Example: f.Example, Prefix: f.Prefix, Suffix: f.Suffix}
 		if f.Regexp != nil {
 			j.Pattern = f.Regexp.String()
 		}
@@ -86,11 +105,32 @@ func fieldsJSON(fields []catalog.Field) map[string]fieldJSON {
 
 func (a *API) providerJSON(p *catalog.Provider) providerJSON {
 	out := providerJSON{
-		Name: p.ID, DisplayName: p.DisplayName, Categories: p.Categories, AuthMode: authModes[p.Mode], Docs: p.Docs.Reference,
-		LogoURL: a.logoURL(p.ID), Credentials: fieldsJSON(p.CredFields), ConnectionConfig: fieldsJSON(p.ConnFields),
+		Name: p.ID, DisplayName: p.DisplayName, Categories: p.Categories, AuthMode: authModes[p.Mode], Docs: p.Docs.Page(),
+		LogoURL: a.logoURL(p.ID), Credentials: fieldsJSON(p, p.CredFields), ConnectionConfig: fieldsJSON(p, p.ConnFields),
 	}
 	if p.Request != nil {
 		out.Proxy = &proxyJSON{p.Request.BaseURL.String()}
+	}
+	return out
+}
+
+// explain adds the guides, which are too much for lists.
+func (p *providerJSON) explain(entry *catalog.Provider, public *url.URL) {
+	p.Guide = guideOf(entry.Guide())
+	if s := entry.SetupGuide(); len(s.Steps)+len(s.Fields) > 0 {
+		s.Steps = slices.Clone(s.Steps) // of all answers
+		for i, step := range s.Steps {
+			s.Steps[i] = strings.ReplaceAll(step, "<public_url>", public.String())
+		}
+		p.Setup = guideOf(s)
+		p.Setup.Fields = fieldsJSON(entry, entry.AppFields)
+	}
+}
+
+func guideOf(g catalog.Guide) *guideJSON {
+	out := &guideJSON{Steps: g.Steps, Links: []linkJSON{}}
+	for _, l := range g.Links {
+		out.Links = append(out.Links, linkJSON(l))
 	}
 	return out
 }
@@ -126,7 +166,9 @@ func (a *API) getProvider(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, map[string]any{"data": a.providerJSON(p)})
+	data := a.providerJSON(p)
+	data.explain(p, a.Connector.Setup.PublicURL)
+	return reply(w, http.StatusOK, map[string]any{"data": data})
 }
 
 type integrationJSON struct {

@@ -111,14 +111,16 @@ func (a *API) session(in *sessionRequest) (connect.Session, []problem.Field) {
 		}
 	}
 	for key, d := range in.Defaults {
-		if _, err := a.Connector.Setup.Integration(key); err != nil {
+		integration, err := a.Connector.Setup.Integration(key)
+		if err != nil {
 			fail("custom", "Integration does not exist", "integrations_config_defaults", key)
+			continue
 		}
 		if s.Defaults == nil {
 			s.Defaults = make(map[string]connect.SessionDefaults)
 		}
 		s.Defaults[key] = connect.SessionDefaults{
-			Config:              d.ConnectionConfig,
+			Config:              integration.Provider.Named(d.ConnectionConfig),
 			Scopes:              strings.FieldsFunc(d.UserScopes, func(r rune) bool { return r == ',' || r == ' ' }),
 			AuthorizationParams: d.AuthorizationParams,
 		}

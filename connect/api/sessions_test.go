@@ -66,6 +66,16 @@ func TestSessionOfTagsAlone(t *testing.T) {
 	}
 }
 
+func TestSessionsTakeFieldNamesAsAppsWriteThem(t *testing.T) {
+	s := newService(t)
+	auth := s.session(`{"end_user":{"id":"u4"},"integrations_config_defaults":{"g-apikey":{"connection_config":{"apiKey":"k","other":"o"}}}}`)
+	v, err := s.connector.Visit(t.Context(), strings.TrimPrefix(auth, "Bearer "))
+	must(t, err)
+	if c := v.Defaults["g-apikey"].Config; c["api_key"] != "k" || c["other"] != "o" || len(c) != 2 {
+		t.Errorf("got %v", c)
+	}
+}
+
 func TestSessionsAreChecked(t *testing.T) {
 	s := newService(t)
 	many := `{"tags":{`

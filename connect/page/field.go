@@ -2,6 +2,7 @@ package page
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/keycaddy/keycaddy/catalog"
@@ -38,12 +39,13 @@ type link struct{ Text, URL string }
 // fieldName keeps a provider's field names apart from the form's own.
 func fieldName(name string) string { return "field." + name }
 
-func (h *Handler) fields(fields []*catalog.Field, a attempt) []*fieldView {
+func (h *Handler) fields(p *catalog.Provider, fields []*catalog.Field, a attempt) []*fieldView {
 	var out []*fieldView
 	for _, f := range fields {
+		g := p.FieldGuide(f)
 		v := &fieldView{
-			Name: fieldName(f.Name), ID: "field-" + f.Name, Title: f.Title(), Help: f.Help,
-			DocsURL: webURL(f.Docs), Prefix: f.Prefix, Suffix: f.Suffix, Options: f.Enum,
+			Name: fieldName(f.Name), ID: "field-" + f.Name, Title: f.Title(), Help: g.Text(),
+			DocsURL: webURL(g.URL), Prefix: f.Prefix, Suffix: f.Suffix, Options: f.Enum,
 			Required: f.Required && !f.HasDefault(), Secret: f.Secret,
 			Multiline: multiline(f), Type: "text",
 		}
@@ -83,6 +85,15 @@ func (h *Handler) fields(fields []*catalog.Field, a attempt) []*fieldView {
 		out = append(out, v)
 	}
 	return out
+}
+
+// guide is what there is to do at the vendor: what the entry says of it, or for
+// secrets what can be said of all.
+func guide(p *catalog.Provider, fields []*fieldView) []string {
+	if len(p.UserSteps) > 0 || slices.ContainsFunc(fields, func(f *fieldView) bool { return f.Secret }) {
+		return p.Guide().Steps
+	}
+	return nil
 }
 
 // describe lists the texts that belong to the input, what is wrong first.

@@ -22,8 +22,9 @@ type formView struct {
 	Tile       tile
 	Redirects  bool
 	Reconnect  bool
-	Checked    bool // the provider is asked before anything is stored
-	Pledge     bool // sending the form is the proof that it is meant so
+	Checked    bool     // the provider is asked before anything is stored
+	Guide      []string // what to do at the vendor, in sentences
+	Pledge     bool     // sending the form is the proof that it is meant so
 	App        string
 	Fields     []*fieldView
 	Folded     []*fieldView // not needed, and out of the way
@@ -68,7 +69,7 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 		Name: in.DisplayName, Domain: in.Provider.VendorDomain, Tile: tileFor(in),
 		Pledge: !redirects && in.Trust.Accepts(connect.ByPerson) && in.Trust.ReturnURL(&v.Session) == "",
 		App:    h.connector.Setup.AppName, Redirects: redirects, Reconnect: v.Reconnect, Checked: checked(in),
-		Fields: h.fields(v.Fields(in), a), Links: h.links(in, redirects), Alert: a.alert,
+		Fields: h.fields(in.Provider, v.Fields(in), a), Links: h.links(in, redirects), Alert: a.alert,
 		Action: withPath + url.PathEscape(key), Token: token, Key: formKey(h.visitor(w, r), token),
 	}
 	view.fold()
@@ -78,6 +79,7 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 	if len(view.Fields)+len(view.Folded) == 0 {
 		view.Links = nil
 	}
+	view.Guide = guide(in.Provider, view.Fields)
 	h.focus(&view)
 	p := page{Title: title, Data: view}
 	if status != http.StatusOK {

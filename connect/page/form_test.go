@@ -35,6 +35,15 @@ func TestFormLinksToTheVendor(t *testing.T) {
 	a.refuse(t, "Choose something else")
 }
 
+func TestFormTellsWhereEachValueIsFound(t *testing.T) {
+	s := newSite(t, app)
+	a := s.get("/connect/with/demo-key?session_token=" + s.open(connect.Session{Allowed: []string{"demo-key"}}))
+	a.expect(t, 200, `<details class="guide"><summary>How to do this, step by step</summary><ol><li>Sign in to Name of demo-key`,
+		`Made in the settings of your`, "Where is this found?")
+	a = s.get("/connect/with/demo?session_token=" + s.open(connect.Session{Allowed: []string{"demo"}}))
+	a.refuse(t, `<details class="guide"`)
+}
+
 func TestFormWithoutFields(t *testing.T) {
 	s := newSite(t, app)
 	token := s.open(connect.Session{})

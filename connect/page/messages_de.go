@@ -39,6 +39,7 @@ var german = messages{
 	ConsoleLink:   "Schlüssel bei %[1]s holen",
 	DocsLink:      "Dokumentation von %[1]s",
 	NewWindow:     "öffnet ein neues Fenster",
+	GuideTitle:    "So geht es, Schritt für Schritt",
 	BackLink:      "Etwas anderes auswählen",
 	SafeOAuth:     "Sie melden sich bei %[1]s selbst an. Die App sieht Ihr Passwort nie.",
 	SafeChecked:   "Wir prüfen dies bei %[1]s und speichern es dann verschlüsselt. Es wird nicht wieder angezeigt.",

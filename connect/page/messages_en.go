@@ -42,6 +42,7 @@ var english = messages{
 	ConsoleLink:   "Get a key from %[1]s",
 	DocsLink:      "%[1]s documentation",
 	NewWindow:     "opens in a new window",
+	GuideTitle:    "How to do this, step by step",
 	BackLink:      "Choose something else",
 	SafeOAuth:     "You sign in at %[1]s itself. The app never sees your password.",
 	SafeChecked:   "We check this with %[1]s, then store it encrypted. It is not shown again.",

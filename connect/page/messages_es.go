@@ -39,6 +39,7 @@ var spanish = messages{
 	ConsoleLink:   "Obtener una clave de %[1]s",
 	DocsLink:      "Documentación de %[1]s",
 	NewWindow:     "se abre en una ventana nueva",
+	GuideTitle:    "Cómo hacerlo, paso a paso",
 	BackLink:      "Elegir otra cosa",
 	SafeOAuth:     "Inicia sesión en el propio %[1]s. La aplicación nunca ve su contraseña.",
 	SafeChecked:   "Lo comprobamos con %[1]s y lo guardamos cifrado. No se vuelve a mostrar.",

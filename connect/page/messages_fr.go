@@ -39,6 +39,7 @@ var french = messages{
 	ConsoleLink:   "Obtenir une clé chez %[1]s",
 	DocsLink:      "Documentation de %[1]s",
 	NewWindow:     "ouvre une nouvelle fenêtre",
+	GuideTitle:    "Comment faire, pas à pas",
 	BackLink:      "Choisir autre chose",
 	SafeOAuth:     "Vous vous identifiez chez %[1]s même. L’application ne voit jamais votre mot de passe.",
 	SafeChecked:   "Nous vérifions ceci auprès de %[1]s, puis l’enregistrons chiffré. Il ne sera plus affiché.",

@@ -39,6 +39,7 @@ var japanese = messages{
 	ConsoleLink:   "%[1]s でキーを取得",
 	DocsLink:      "%[1]s のドキュメント",
 	NewWindow:     "新しいウィンドウで開きます",
+	GuideTitle:    "手順",
 	BackLink:      "ほかのサービスを選ぶ",
 	SafeOAuth:     "サインインは %[1]s のサイトで行います。アプリがパスワードを見ることはありません。",
 	SafeChecked:   "%[1]s で確認したうえで、暗号化して保存します。再び表示されることはありません。",

@@ -39,6 +39,7 @@ var portuguese = messages{
 	ConsoleLink:   "Obter uma chave em %[1]s",
 	DocsLink:      "Documentação de %[1]s",
 	NewWindow:     "abre em uma nova janela",
+	GuideTitle:    "Como fazer, passo a passo",
 	BackLink:      "Escolher outra coisa",
 	SafeOAuth:     "Você entra no próprio %[1]s. O aplicativo nunca vê a sua senha.",
 	SafeChecked:   "Verificamos isto com %[1]s e guardamos criptografado. Não será mostrado de novo.",

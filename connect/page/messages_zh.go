@@ -39,6 +39,7 @@ var chinese = messages{
 	ConsoleLink:   "在 %[1]s 获取密钥",
 	DocsLink:      "%[1]s 文档",
 	NewWindow:     "在新窗口中打开",
+	GuideTitle:    "操作步骤",
 	BackLink:      "选择其他服务",
 	SafeOAuth:     "您将在 %[1]s 的网站上登录,应用不会看到您的密码。",
 	SafeChecked:   "我们会向 %[1]s 验证,然后加密保存,之后不再显示。",

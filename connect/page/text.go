@@ -23,26 +23,26 @@ type messages struct {
 
 	ErrorTitle, ChooseTitle, ChooseLead, For string
 
-	FormTitle, AgainTitle, Lead, AgainLead, Redirected           string
-	Continue, Connect, Leaving, Checking, Saving                 string
-	Required, Optional, Pick, Show, Hide, Example                string
-	Around, When, FieldDocs, ConsoleLink, DocsLink, NewWindow    string
-	BackLink, SafeOAuth, SafeChecked, SafeStored, Unexpected     string
-	DoneTitle, DoneText, FailedTitle, TryAgain, Details          string
-	TheySaid, CodeLabel, NoSession                               string
-	ConfirmTitle, ConfirmLead, WhoGets, WhoGetsApp, WhoUnknown   string
-	NotYou, NotYouKey, Yes, No, AskingApp, AppOnly               string
-	ChooseLeadApp, LeadApp, AgainLeadApp, OpenWindow             string
-	OpenedWindow, ScopesTitle, ScopesText                        string
-	DoesNotFit, Spaces, TooLong, Unseen, OneOf, More             string
-	Search, SearchHint, Category, AllCategories, NoMatch, Waits  string
-	Missing, FieldsTitle, FieldsTitles, FieldsText               string
-	PresetTitle, PresetText                                      string
-	RefusedKey, RefusedDetails, RefusedText                      string
-	Advice401, Advice403, Advice404, AdviceOther                 string
-	UnreachableTitle, UnreachableText, TimeoutText, UpstreamText string
-	BusyText, AddressTitle, AddressText, NonsenseTitle           string
-	NonsenseText, OperatorTitle, OperatorText                    string
+	FormTitle, AgainTitle, Lead, AgainLead, Redirected                   string
+	Continue, Connect, Leaving, Checking, Saving                         string
+	Required, Optional, Pick, Show, Hide, Example                        string
+	Around, When, FieldDocs, ConsoleLink, DocsLink, NewWindow            string
+	GuideTitle, BackLink, SafeOAuth, SafeChecked, SafeStored, Unexpected string
+	DoneTitle, DoneText, FailedTitle, TryAgain, Details                  string
+	TheySaid, CodeLabel, NoSession                                       string
+	ConfirmTitle, ConfirmLead, WhoGets, WhoGetsApp, WhoUnknown           string
+	NotYou, NotYouKey, Yes, No, AskingApp, AppOnly                       string
+	ChooseLeadApp, LeadApp, AgainLeadApp, OpenWindow                     string
+	OpenedWindow, ScopesTitle, ScopesText                                string
+	DoesNotFit, Spaces, TooLong, Unseen, OneOf, More                     string
+	Search, SearchHint, Category, AllCategories, NoMatch, Waits          string
+	Missing, FieldsTitle, FieldsTitles, FieldsText                       string
+	PresetTitle, PresetText                                              string
+	RefusedKey, RefusedDetails, RefusedText                              string
+	Advice401, Advice403, Advice404, AdviceOther                         string
+	UnreachableTitle, UnreachableText, TimeoutText, UpstreamText         string
+	BusyText, AddressTitle, AddressText, NonsenseTitle                   string
+	NonsenseText, OperatorTitle, OperatorText                            string
 
 	NotFound, LinkExpired, NotOffered, NothingToChoose, ConnectionGone notice
 	FlowExpired, OtherBrowser, ForeignForm, TooLarge, WrongHost        notice

@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/keycaddy/keycaddy/connect"
-	"github.com/keycaddy/keycaddy/vault"
 )
 
 // maxPage is how many connections a query returns at most.
@@ -20,7 +19,7 @@ const maxPage = 10_000
 
 const (
 	connectionColumns = `serial, uid, integration, connection, provider, status, cause,
-	config, metadata, tags, end_user, version, expires, created, updated`
+	config, metadata, tags, end_user, version, expires, due, created, updated`
 
 	selectConnection = `SELECT ` + connectionColumns + ` FROM keycaddy.connections WHERE integration = $1 AND connection = $2`
 )
@@ -128,9 +127,9 @@ func (s *Store) Create(ctx context.Context, c connect.Connection) (created conne
 		return err
 	}, `INSERT INTO keycaddy.connections
 		(uid, integration, connection, created, updated, provider, status, cause, config, metadata, tags,
-		end_user, end_user_id, organization_id, search, version, expires)
+		end_user, end_user_id, organization_id, search, version, expires, due)
 		VALUES ($1, $2, $3, coalesce($4::timestamptz, now()), coalesce($5::timestamptz, $4::timestamptz, now()),
-		$6, $7, $8, $9::jsonb, $10::jsonb, $11::jsonb, $12::jsonb, $13, $14, $15, $16, $17::timestamptz)
+		$6, $7, $8, $9::jsonb, $10::jsonb, $11::jsonb, $12::jsonb, $13, $14, $15, $16, $17::timestamptz, $18::timestamptz)
 		RETURNING `+connectionColumns, args...)
 	if err != nil {
 		return connect.Connection{}, err
@@ -171,8 +170,8 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 		updated, err = scanConnection(tx.QueryRow(ctx, `UPDATE keycaddy.connections SET
 			provider = $1, status = $2, cause = $3, config = $4::jsonb, metadata = $5::jsonb, tags = $6::jsonb,
 			end_user = $7::jsonb, end_user_id = $8, organization_id = $9, search = $10, version = $11,
-			expires = $12::timestamptz, updated = clock_timestamp()
-			WHERE serial = $13 RETURNING `+connectionColumns, append(values, was.Serial)...))
+			expires = $12::timestamptz, due = $13::timestamptz, updated = clock_timestamp()
+			WHERE serial = $14 RETURNING `+connectionColumns, append(values, was.Serial)...))
 		return err
 	})
 	switch {
@@ -181,6 +180,7 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 	case err != nil:
 		return connect.Connection{}, err
 	}
+	s.announce(ctx)
 	return updated, nil
 }
 
@@ -204,12 +204,13 @@ func (s *Store) Delete(ctx context.Context, id connect.ID) (deleted connect.Conn
 	if err != nil {
 		return connect.Connection{}, err
 	}
+	s.announce(ctx)
 	return deleted, nil
 }
 
 // connectionValues returns what Create and Update both write: provider, status,
 // cause, config, metadata, tags, end_user, end_user_id, organization_id, search,
-// version, expires.
+// version, expires, due.
 func connectionValues(c *connect.Connection) ([]any, error) {
 	config, err := mapJSON(c.Config)
 	if err != nil {
@@ -237,7 +238,7 @@ func connectionValues(c *connect.Connection) ([]any, error) {
 	}
 	return []any{
 		c.Provider, string(c.Status), c.Cause, config, metadata, tags,
-		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires),
+		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires), maybe(c.Due),
 	}, nil
 }
 
@@ -247,10 +248,10 @@ func scanConnection(row pgx.Row) (connect.Connection, error) {
 		c                               connect.Connection
 		config, metadata, tags, endUser []byte
 		version                         int64
-		expires                         *time.Time
+		expires, due                    *time.Time
 	)
 	err := row.Scan(&c.Serial, &c.UID, &c.Integration, &c.ID.Connection, &c.Provider, &c.Status, &c.Cause,
-		&config, &metadata, &tags, &endUser, &version, &expires, &c.Created, &c.Updated)
+		&config, &metadata, &tags, &endUser, &version, &expires, &due, &c.Created, &c.Updated)
 	if err == nil {
 		err = fromJSON("config", config, &c.Config)
 	}
@@ -266,7 +267,8 @@ func scanConnection(row pgx.Row) (connect.Connection, error) {
 	if metadata != nil {
 		c.Metadata = json.RawMessage(metadata)
 	}
-	c.Version = vault.Version(version)
-	c.Expires, c.Created, c.Updated = fromMaybe(expires), c.Created.UTC(), c.Updated.UTC()
+	c.Version = uint64(version)
+	c.Expires, c.Due = fromMaybe(expires), fromMaybe(due)
+	c.Created, c.Updated = c.Created.UTC(), c.Updated.UTC()
 	return c, nil
 }

@@ -39,6 +39,8 @@ const (
 	duplicateTable      = "42P07"
 	duplicateObject     = "42710"
 	undefinedTable      = "42P01"
+	syntaxError         = "42601"
+	notSupported        = "0A000"
 	tooManyConnections  = "53300"
 	lockNotAvailable    = "55P03"
 	queryCanceled       = "57014"

@@ -258,7 +258,7 @@ func TestS117ReadOnlyServer(t *testing.T) {
 			return err
 		},
 		"WriteBlob": func() error { _, err := s.WriteBlob(t.Context(), "a", nil, 0); return err },
-		"Lease":     func() error { _, err := s.Lease(t.Context(), "a", time.Minute); return err },
+		"Lease":     func() error { _, err := s.Lease(t.Context(), "a", "node", time.Minute); return err },
 		"Sweep":     func() error { return s.Sweep(t.Context(), time.Now()) },
 	} {
 		start := time.Now()

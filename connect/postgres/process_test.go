@@ -116,7 +116,7 @@ func race(t *testing.T, dsn, insideFile string) {
 		}
 	}
 	for len(got.Generations) < raceHoldings {
-		l, err := s.Lease(t.Context(), "lease", time.Minute)
+		l, err := s.Lease(t.Context(), "lease", "node", time.Minute)
 		if errors.Is(err, connect.ErrHeld) {
 			time.Sleep(time.Millisecond)
 			continue

@@ -148,18 +148,18 @@ func lostConfirmation(t *testing.T, mode string) {
 
 	// Repeated: the lease is its holder's already.
 	p.cutAfter("INSERT INTO keycaddy.leases")
-	l, err := s.Lease(ctx, "lease", time.Minute)
+	l, err := s.Lease(ctx, "lease", "node", time.Minute)
 	if err != nil {
 		t.Fatalf("Lease: %v", err)
 	}
-	if _, err := direct.Lease(ctx, "lease", time.Minute); !errors.Is(err, connect.ErrHeld) {
+	if _, err := direct.Lease(ctx, "lease", "node", time.Minute); !errors.Is(err, connect.ErrHeld) {
 		t.Errorf("got %v, want ErrHeld", err)
 	}
 	p.cutAfter("UPDATE keycaddy.leases")
 	if err := s.Release(ctx, l); err != nil {
 		t.Errorf("Release: %v", err)
 	}
-	if _, err := direct.Lease(ctx, "lease", time.Minute); err != nil {
+	if _, err := direct.Lease(ctx, "lease", "node", time.Minute); err != nil {
 		t.Error(err)
 	}
 	p.cutAfter("SELECT version, data")

@@ -34,7 +34,7 @@ func TestS53DumpHoldsNothingToUse(t *testing.T) {
 	flow := connect.Flow{ID: "f1", State: connect.DigestOf(state), Browser: connect.DigestOf(browser), Session: session.Token,
 		RedirectURL: "https://connect.example.com/oauth/callback", Expires: session.Expires}
 	_, sealing := sealedTest(t, s).Write(ctx, "connections/github/a", []byte(credential), 0)
-	_, leasing := s.Lease(ctx, "refresh/a", time.Hour)
+	_, leasing := s.Lease(ctx, "refresh/a", "node", time.Hour)
 	if err := errors.Join(s.PutSession(ctx, session), s.PutFlow(ctx, flow), sealing, leasing,
 		s.PutAPIKey(ctx, connect.APIKey{Name: "first", Key: connect.DigestOf(key)})); err != nil {
 		t.Fatal(err)

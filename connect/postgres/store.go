@@ -1,8 +1,9 @@
 // Package postgres is the store for more than one machine: any number of
 // keycaddy nodes on one PostgreSQL database, or on one that speaks its protocol.
 // Nothing in it needs more than PostgreSQL 12 has: no session state, no
-// advisory locks, no LISTEN, no prepared statements. All tables are in the
-// schema keycaddy, so that search_path plays no part.
+// advisory locks, no prepared statements. All tables are in the schema keycaddy,
+// so that search_path plays no part. LISTEN, on a connection beside the pool,
+// makes changes known at once; where it doesn't work, asking twice a second does.
 //
 // Store is a connect.Store, and also the table that the vault in vault/sealed
 // keeps its blobs in.
@@ -53,6 +54,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -93,6 +95,8 @@ type Store struct {
 	pool           *pgxpool.Pool
 	timeout        time.Duration
 	acquireTimeout time.Duration
+	// mute: the database knows no NOTIFY.
+	mute atomic.Bool
 }
 
 var _ connect.Store = (*Store)(nil)

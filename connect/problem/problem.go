@@ -81,10 +81,14 @@ func Of(err error) *Problem {
 		coder   Coder
 		unknown *connect.UnknownIntegrationError
 		reauth  *connect.NeedsReauthError
+		off     *connect.DisabledError
+		busy    *connect.BusyError
 		fields  scheme.FieldErrors
 		token   *scheme.TokenError
 		verify  *connect.VerifyError
 		auth    *connect.AuthError
+		body    *scheme.BodyError
+		lookup  *scheme.LookupError
 	)
 	switch {
 	case errors.As(err, &own):
@@ -97,6 +101,10 @@ func Of(err error) *Problem {
 		return &Problem{Status: http.StatusNotFound, Code: "unknown_provider_config", Message: "Integration \"" + unknown.Key + "\" does not exist", Action: "fix_request"}
 	case errors.As(err, &reauth):
 		return &Problem{Status: http.StatusFailedDependency, Code: "needs_reauth", Message: "The provider has refused this connection's credential (" + reauth.Cause + "). Its user has to connect again.", Action: "reconnect"}
+	case errors.As(err, &off):
+		return &Problem{Status: http.StatusForbidden, Code: "connection_disabled", Message: "This connection is switched off.", Action: "contact_operator"}
+	case errors.As(err, &busy):
+		return &Problem{Status: http.StatusServiceUnavailable, Code: "renewal_waits", Message: "This connection's credential can't be renewed just yet: " + busy.Reason + ".", Retryable: true, Action: "retry", RetryAfter: busy.RetryAfter}
 	case errors.As(err, &fields):
 		p := Invalid("body")
 		for _, name := range slices.Sorted(maps.Keys(fields)) {
@@ -110,6 +118,14 @@ func Of(err error) *Problem {
 		return &Problem{Status: http.StatusBadRequest, Code: "connection_test_failed", Message: "The provider has refused the credential (status " + strconv.Itoa(verify.Status) + "). Nothing was stored.", Action: "fix_request"}
 	case errors.As(err, &token):
 		return ofToken(token)
+	case errors.As(err, &lookup):
+		return &Problem{Status: http.StatusBadGateway, Code: "lookup_failed", Message: "The provider has accepted the credential, but did not tell what is needed to use it (" + lookup.Error() + "). Nothing was stored.", Retryable: true, Action: "retry"}
+	case errors.As(err, &body):
+		p := &Problem{Status: http.StatusBadRequest, Code: "unsuitable_body", Message: "The request can't be given its credential: " + body.Reason + ".", Action: "fix_request"}
+		if body.TooLarge {
+			p.Status, p.Code = http.StatusRequestEntityTooLarge, "body_not_held"
+		}
+		return p
 	case errors.Is(err, connect.ErrFutile):
 		return &Problem{Status: http.StatusServiceUnavailable, Code: "renewal_paused", Message: "The provider refused the last renewed credential too, so that renewing it again has to wait.", Retryable: true, Action: "retry"}
 	case errors.Is(err, connect.ErrSessionExpired):

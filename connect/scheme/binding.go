@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keycaddy/keycaddy/catalog"
 )
@@ -20,11 +21,17 @@ type Binding struct {
 	Base *url.URL
 	// Renewable tells whether the credential can be renewed without its user.
 	Renewable bool
+	// Margin is how long before its end the provider wants the credential
+	// renewed; 0: it doesn't say.
+	Margin time.Duration
 
 	expired []int // statuses besides 401 that say so
+	retry   *catalog.Retry
 	headers []header
 	query   []param
-	each    *each // what has to be made for each request; usually nil
+	parts   []string // secrets that what is injected is made of, see Secrets
+	each    *each    // what has to be made for each request; usually nil
+	signer  signer   // signs each request; usually nil
 }
 
 // Format keeps the credential out of whatever prints a Binding.
@@ -36,16 +43,11 @@ type header struct {
 	// owned headers carry the credential: whatever the caller sent under the
 	// name gives way. The others are defaults that the caller may set.
 	owned bool
+	// secret headers are those of the owned ones that hold a secret.
+	secret bool
 }
 
 type param struct{ name, escaped string }
-
-// each holds templates that depend on the request or on chance.
-type each struct {
-	headers map[string]catalog.Value
-	owned   map[string]bool
-	env     func(*http.Request) *catalog.Env
-}
 
 // ErrNoUpstream says that the provider's entry has no API to call.
 var ErrNoUpstream = errors.New("provider has no API to call")
@@ -56,25 +58,34 @@ func (b base) Bind(g Grant) (*Binding, error) {
 	if req == nil {
 		return nil, ErrNoUpstream
 	}
-	if len(req.Body) > 0 || req.Query.PerRequest() {
-		return nil, &UnsupportedError{Provider: b.provider.ID, Feature: "a credential inside the body, or a query made for each request"}
-	}
-	env := b.env(g, nil)
-	base, err := req.BaseURL.Fill(env)
+	base, err := req.BaseURL.Fill(b.env(g, nil))
 	if err != nil {
 		return nil, fmt.Errorf("base URL of provider %s: %w", b.provider.ID, err)
 	}
-	out := &Binding{Base: base, expired: req.ExpiredStatuses}
+	out, err := b.bind(g)
+	if err != nil {
+		return nil, err
+	}
+	out.Base = base
+	return out, nil
+}
+
+// bind is Bind for requests whose address is known otherwise.
+func (b base) bind(g Grant) (*Binding, error) {
+	req := b.provider.Request
+	if req == nil {
+		return nil, ErrNoUpstream
+	}
+	env := b.env(g, nil)
+	out := &Binding{expired: req.ExpiredStatuses, retry: b.provider.Retry}
+	if r := b.provider.TokenResponse; r != nil {
+		out.Margin = time.Duration(r.RefreshMarginS) * time.Second
+	}
 	for name, v := range req.Headers {
-		owned := CarriesCredential(v.Refs()) || strings.EqualFold(name, "user-agent")
+		secret := CarriesCredential(v.Refs())
+		owned := secret || strings.EqualFold(name, "user-agent")
 		if v.PerRequest() {
-			if out.each == nil {
-				out.each = &each{headers: map[string]catalog.Value{}, owned: map[string]bool{}, env: func(r *http.Request) *catalog.Env {
-					return b.env(g, requestValues(r))
-				}}
-			}
-			out.each.headers[http.CanonicalHeaderKey(name)] = v
-			out.each.owned[http.CanonicalHeaderKey(name)] = owned
+			out.perRequest(b, g).header(http.CanonicalHeaderKey(name), v, owned)
 			continue
 		}
 		value, err := v.FillHeader(name, env)
@@ -84,16 +95,28 @@ func (b base) Bind(g Grant) (*Binding, error) {
 		if err != nil {
 			return nil, fmt.Errorf("provider %s: %w", b.provider.ID, err)
 		}
-		out.headers = append(out.headers, header{http.CanonicalHeaderKey(name), []string{value}, owned})
+		out.headers = append(out.headers, header{http.CanonicalHeaderKey(name), []string{value}, owned, secret})
 	}
-	query, err := req.Query.FormPresent(env)
+	query := req.Query
+	if query.PerRequest() {
+		out.perRequest(b, g).query = query
+		for _, p := range query { // named now, so that the caller's give way
+			out.query = append(out.query, param{name: p.Name})
+		}
+		query = nil
+	}
+	values, err := query.FormPresent(env)
 	if err != nil {
 		return nil, fmt.Errorf("query of provider %s: %w", b.provider.ID, err)
 	}
-	for name := range query {
-		out.query = append(out.query, param{name, url.QueryEscape(name) + "=" + url.QueryEscape(query.Get(name))})
+	for name := range values {
+		out.query = append(out.query, param{name, url.QueryEscape(name) + "=" + url.QueryEscape(values.Get(name))})
 	}
+	out.parts = b.parts(g, out)
 	slices.SortFunc(out.query, func(a, b param) int { return strings.Compare(a.name, b.name) })
+	if len(req.Body) > 0 {
+		out.perRequest(b, g).body = req.Body
+	}
 	return out, nil
 }
 
@@ -122,24 +145,10 @@ func (b *Binding) Inject(r *http.Request) error {
 	if len(b.query) > 0 {
 		r.URL.RawQuery = b.addQuery(r.URL.RawQuery)
 	}
-	if b.each == nil {
+	if b.each == nil || b.each.late {
 		return nil
 	}
-	env := b.each.env(r)
-	for name, v := range b.each.headers {
-		if _, set := r.Header[name]; set && !b.each.owned[name] {
-			continue
-		}
-		value, err := v.FillHeader(name, env)
-		if errors.Is(err, catalog.ErrMissing) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		r.Header[name] = []string{value}
-	}
-	return nil
+	return b.each.put(r, nil)
 }
 
 // addQuery adds the credential's parameters to a raw query, whose own ones of
@@ -157,7 +166,9 @@ func (b *Binding) addQuery(raw string) string {
 		}
 	}
 	for _, p := range b.query {
-		kept = append(kept, p.escaped)
+		if p.escaped != "" {
+			kept = append(kept, p.escaped)
+		}
 	}
 	return strings.Join(kept, "&")
 }
@@ -168,26 +179,6 @@ func (b *Binding) owns(piece string) bool {
 	key, _, _ := strings.Cut(piece, "=")
 	name, err := url.QueryUnescape(key)
 	return err != nil || slices.ContainsFunc(b.query, func(p param) bool { return p.name == name })
-}
-
-// requestValues gives templates the request they are part of (req.*).
-func requestValues(r *http.Request) func(ns, path string) (string, bool) {
-	return func(ns, path string) (string, bool) {
-		if ns != "req" {
-			return "", false
-		}
-		switch path {
-		case "method":
-			return r.Method, true
-		case "host":
-			return r.URL.Host, true
-		case "path":
-			return r.URL.EscapedPath(), true
-		case "endpoint":
-			return r.URL.RequestURI(), true
-		}
-		return "", false
-	}
 }
 
 // Expired tells whether an answer says that the credential has ended: a 401, or
@@ -214,6 +205,9 @@ func (b *Binding) Names() (headers, query []string) {
 		for name := range b.each.headers {
 			headers = append(headers, name)
 		}
+	}
+	if b.signer != nil {
+		headers = append(headers, b.signer.names()...)
 	}
 	slices.Sort(headers)
 	for _, p := range b.query {

@@ -1,6 +1,7 @@
 package scheme
 
 import (
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/url"
@@ -153,16 +154,13 @@ func TestHeadersWithoutAValueAreLeftOut(t *testing.T) {
 	}
 }
 
-func TestBindRefusesWhatItCanNotDo(t *testing.T) {
-	for name, entry := range map[string]string{
-		"a credential in the body": keyEntry + "request: {base_url: 'BASE', body: {key: '{cred.api_key}'}}\n",
-		"a query for each request": keyEntry + "request: {base_url: 'BASE', query: {at: \"{time('unix')}\"}}\n",
-	} {
-		s := forTest(t, provider(t, "https://api.example", entry))
-		var unsupported *UnsupportedError
-		if _, err := s.Bind(Grant{Credential: Credential{Fields: map[string]Secret{"api_key": userKey}}}); !errors.As(err, &unsupported) {
-			t.Errorf("%s: %v", name, err)
-		}
+func TestQueryMadeForEachRequest(t *testing.T) {
+	b := bind(t, keyEntry+"request: {base_url: 'BASE', query: {at: \"{time('unix')}\", key: '{cred.api_key}'}}\n")
+	r := request(t, "/?at=mine&x=1&key=mine")
+	must(t, b.Inject(r))
+	q := r.URL.Query()
+	if len(q) != 3 || len(q["at"]) != 1 || len(q.Get("at")) < 10 || q.Get("key") != userKey || q.Get("x") != "1" {
+		t.Errorf("got %s", r.URL.RawQuery)
 	}
 }
 
@@ -226,5 +224,22 @@ func BenchmarkInject(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// What would give the credential away if a provider sent it back: what was
+// injected, and what that was made of; a user's name is no secret.
+func TestS105SecretsAreWhatIsInjectedAndWhatItIsMadeOf(t *testing.T) {
+	for body, want := range map[string][]string{
+		"request: {base_url: 'BASE', headers: {x-key: '{cred.api_key}'}}\n":                                      {userKey, accessToken},
+		"request: {base_url: 'BASE', headers: {authorization: 'Bearer {token.access_token}'}}\n":                 {accessToken, userKey},
+		"request: {base_url: 'BASE', headers: {authorization: 'Token {cred.api_key}', x-a: '{conn.account}'}}\n": {userKey, accessToken},
+		"request: {base_url: 'BASE', query: {key: '{cred.api_key}'}}\n":                                          {accessToken, userKey},
+		"request: {base_url: 'BASE', headers: {authorization: 'Basic {base64(cred.user, '':'', cred.api_key)}'}}\n": {
+			base64.StdEncoding.EncodeToString([]byte("u:" + userKey)), "u:" + userKey, accessToken, userKey},
+	} {
+		if got := bind(t, keyEntry+body).Secrets(); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q", body, got)
+		}
 	}
 }

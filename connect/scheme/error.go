@@ -36,6 +36,8 @@ type TokenError struct {
 	// http_502, redirect, not_json, too_large, no_access_token, bad_token,
 	// token_type.
 	Code string
+	// Status is the HTTP status of the provider's answer; 0 if there was none.
+	Status int
 	// Description is the provider's own text: control characters removed, cut
 	// to 200 characters. It is untrusted, to be escaped where it is shown.
 	Description string
@@ -58,6 +60,12 @@ func (e *TokenError) Error() string {
 }
 
 func (e *TokenError) Unwrap() error { return e.err }
+
+// Definite tells whether the provider has surely not done what it was asked. If
+// not, it may have issued tokens whose delivery failed.
+func (e *TokenError) Definite() bool {
+	return e.Class != Transient || e.Code == "refused_address" || e.Code == "http_503" || strings.HasPrefix(e.Code, "http_4")
+}
 
 // ErrNotRenewable says that the credential can't be renewed without its user:
 // there is no refresh token, or the scheme has none.

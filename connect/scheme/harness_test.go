@@ -1,8 +1,11 @@
 package scheme
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -38,8 +41,19 @@ type endpoint struct {
 
 func newEndpoint(t testing.TB, answer http.HandlerFunc) *endpoint {
 	t.Helper()
+	return startEndpoint(t, answer, httptest.NewServer)
+}
+
+// newTLSEndpoint is newEndpoint for https.
+func newTLSEndpoint(t testing.TB, answer http.HandlerFunc) *endpoint {
+	t.Helper()
+	return startEndpoint(t, answer, httptest.NewTLSServer)
+}
+
+func startEndpoint(t testing.TB, answer http.HandlerFunc, start func(http.Handler) *httptest.Server) *endpoint {
+	t.Helper()
 	e := &endpoint{answer: answer}
-	e.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	e.Server = start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		e.mu.Lock()
 		e.got, e.body = append(e.got, r), append(e.body, string(body))
@@ -81,6 +95,22 @@ func say(status int, body string, headers ...string) http.HandlerFunc {
 		w.WriteHeader(status)
 		io.WriteString(w, body)
 	}
+}
+
+// vendor is the address of an endpoint by name, for clients that are named:
+// entries may not lead to addresses in numbers.
+const vendor = "http://vendor.example"
+
+// named returns a client for which every name is the endpoint's.
+func (e *endpoint) named() *http.Client {
+	c := client()
+	c.Transport = &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, e.Listener.Addr().String())
+		},
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // its certificate has no such name
+	}
+	return c
 }
 
 func client() *http.Client {
@@ -146,4 +176,17 @@ func clear(t testing.TB, what string, texts ...any) {
 			}
 		}
 	}
+}
+
+// parseAnswer reads one answer of a token endpoint.
+func parseAnswer(p *catalog.Provider, body []byte, form bool, now time.Time) (*answer, error) {
+	as := asJSON
+	if form {
+		as = asForm
+	}
+	doc, err := parseDocument(body, as)
+	if err != nil {
+		return nil, err
+	}
+	return readAnswer(p, []document{doc}, false, now)
 }

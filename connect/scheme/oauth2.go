@@ -3,10 +3,12 @@ package scheme
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"time"
 
 	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
 
 	"github.com/keycaddy/keycaddy/catalog"
 )
@@ -20,48 +22,21 @@ func newOAuth2(b base) (Scheme, error) {
 	if p.Authorize == nil || p.Token == nil {
 		return nil, fmt.Errorf("provider %s: authorize and token are needed for %s", p.ID, p.Mode)
 	}
-	if b.app.ClientID == "" {
-		return nil, fmt.Errorf("client_id is missing: register an app with %s and set its client_id and client_secret", p.DisplayName)
+	if err := b.needsClient(); err != nil {
+		return nil, err
 	}
-	if f := unsupportedOAuth2(p); f != "" {
-		return nil, &UnsupportedError{Provider: p.ID, Feature: f}
+	if p.Authorize.Mode != "" || p.Authorize.CodeWebhookPath != "" {
+		return nil, &UnsupportedError{Provider: p.ID, Feature: "authorize.mode " + p.Authorize.Mode}
 	}
 	return oauth2Code{b}, nil
 }
 
-// unsupportedOAuth2 names the first thing an entry asks for that is not done
-// here, so that a connection can't go wrong at its first refresh.
-func unsupportedOAuth2(p *catalog.Provider) string {
-	a, t := p.Authorize, p.Token
-	switch {
-	case len(p.TokenSteps) > 0:
-		return "token_steps"
-	case t.MTLS:
-		return "token.mtls"
-	case t.ClientAuth == "private_key_jwt":
-		return "token.client_auth private_key_jwt"
-	case t.Method != "POST":
-		return "token.method " + t.Method
-	case !t.BasicUser.IsZero() || t.NoClientID:
-		return "client authentication of its own"
-	case t.NoGrantType || t.NoCode || t.CodeName != "" || len(t.ClientAuthNames) > 0:
-		return "a token request with other parameter names"
-	case a.Mode != "" || a.CodeWebhookPath != "":
-		return "authorize.mode " + a.Mode
-	case len(a.RenameParams) > 0 || a.FragmentPath != "" || a.RawScope || a.StateParam != "" || len(a.OmitParams) > 0:
-		return "an authorization URL with other parameter names"
-	case p.Refresh != nil && p.Refresh.Mode == "exchange_access_token":
-		return "refresh.mode exchange_access_token"
-	}
-	return ""
-}
-
 // Prepare checks the connection fields, which the addresses are made of.
-func (s oauth2Code) Prepare(answers map[string]string) (map[string]string, error) {
+func (b base) Prepare(answers map[string]string) (map[string]string, error) {
 	bad := FieldErrors{}
-	config := s.answers(s.provider.ConnFields, answers, bad)
+	config := b.answers(b.provider.ConnFields, answers, bad)
 	if len(bad) == 0 {
-		s.fits(Grant{Config: config}, bad)
+		b.fits(Grant{Config: config}, bad)
 	}
 	if len(bad) > 0 {
 		return nil, bad
@@ -69,82 +44,31 @@ func (s oauth2Code) Prepare(answers map[string]string) (map[string]string, error
 	return config, nil
 }
 
-// AuthURL returns the authorization request (RFC 6749 section 4.1.1).
-func (s oauth2Code) AuthURL(f Flow) (string, error) {
-	env := s.env(Grant{Config: f.Config}, s.flowValues(f))
-	u, err := s.provider.Authorize.URL.Fill(env)
-	if err != nil {
-		return "", fmt.Errorf("authorization URL of provider %s: %w", s.provider.ID, err)
+// AuthURL returns the authorization request.
+func (s oauth2Code) AuthURL(f Flow) (string, error) { return s.authURL(f) }
+
+// Check finds out whether the callback brings a code (RFC 6749 section 4.1.2). A
+// parameter that comes twice makes it invalid (section 3.1). Whose answer it is
+// comes before what it says: an error that another server has sent is neither
+// shown nor acted upon (RFC 9207 section 2.4).
+func (s oauth2Code) Check(f Flow, callback url.Values) error {
+	if err := s.checkIssuer(f, callback); err != nil {
+		return err
 	}
-	var options []oauth2.AuthCodeOption
-	// A parameter whose value isn't known is left out.
-	params, err := s.provider.Authorize.Params.FormPresent(env)
-	if err != nil {
-		return "", fmt.Errorf("authorization parameters of provider %s: %w", s.provider.ID, err)
+	if err := refusedCallback(callback); err != nil {
+		return err
 	}
-	for name := range params {
-		options = append(options, oauth2.SetAuthURLParam(name, params.Get(name)))
+	if callback.Get(s.codeParam()) == "" {
+		return &CallbackError{Code: "missing_code"}
 	}
-	for name, value := range s.app.AuthorizationParams {
-		options = append(options, oauth2.SetAuthURLParam(name, value))
-	}
-	for name, value := range f.Params {
-		if reserved[name] {
-			continue
-		}
-		options = append(options, oauth2.SetAuthURLParam(name, value))
-	}
-	if s.provider.Authorize.PKCE {
-		options = append(options, oauth2.S256ChallengeOption(f.Verifier.Reveal()))
-	}
-	if s.signsIn(f) {
-		options = append(options, oauth2.SetAuthURLParam("nonce", f.Nonce))
-	}
-	c := oauth2.Config{
-		ClientID:    s.app.ClientID,
-		RedirectURL: f.RedirectURL,
-		Endpoint:    oauth2.Endpoint{AuthURL: u.String()},
-	}
-	if scopes := s.scopes(f.Scopes); scopes != "" {
-		c.Scopes = []string{scopes} // joined with the entry's separator already
-	}
-	return c.AuthCodeURL(f.State, options...), nil
+	return nil
 }
 
-// reserved parameters carry the flow's safety: no session may set them.
-var reserved = map[string]bool{
-	"state": true, "redirect_uri": true, "response_type": true, "client_id": true,
-	"code_challenge": true, "code_challenge_method": true, "scope": true, "response_mode": true, "nonce": true,
-}
-
-// scopes joins the scopes to ask for: the session's own, the integration's, or
-// the entry's default.
-func (b base) scopes(own []string) string {
-	scopes := own
-	if len(scopes) == 0 {
-		scopes = b.app.Scopes
+func (s oauth2Code) codeParam() string {
+	if p := s.provider.Authorize.CodeParam; p != "" {
+		return p
 	}
-	if len(scopes) == 0 && b.provider.Scopes != nil {
-		scopes = b.provider.Scopes.Default
-	}
-	return b.provider.Scopes.Join(scopes)
-}
-
-func (s oauth2Code) flowValues(f Flow) func(ns, path string) (string, bool) {
-	return func(ns, path string) (string, bool) {
-		if ns != "flow" {
-			return "", false
-		}
-		switch path {
-		case "state":
-			return f.State, true
-		case "redirect_uri":
-			return f.RedirectURL, true
-		case "scope":
-			return s.scopes(f.Scopes), true
-		}
-		return "", false
-	}
+	return "code"
 }
 
 // Exchange redeems the code that the callback has brought (RFC 6749 section
@@ -153,23 +77,26 @@ func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (
 	if err := s.Check(f, callback); err != nil {
 		return Grant{}, err
 	}
+	a := s.provider.Authorize
 	code := callback.Get(s.codeParam())
-	if s.provider.Authorize.CodeIsURLEncoded {
+	if a.CodeIsURLEncoded {
 		if decoded, err := url.QueryUnescape(code); err == nil {
 			code = decoded
 		}
 	}
-	g := Grant{Config: f.Config}
-	call, c, err := s.call(g, s.flowValues(f), s.provider.Token.Params)
+	config, err := s.captureCallback(f.Config, callback)
+	if err != nil {
+		return Grant{}, err
+	}
+	g := Grant{Config: config}
+	call := s.newTokenCall(g, s.withCode(f, code))
+	c, err := s.config(call, s.app.ClientID, s.app.ClientSecret)
 	if err != nil {
 		return Grant{}, err
 	}
 	c.RedirectURL = f.RedirectURL
-	if s.provider.Token.NoRedirectURI {
-		c.RedirectURL = ""
-	}
 	var options []oauth2.AuthCodeOption
-	if s.provider.Authorize.PKCE {
+	if a.PKCE {
 		options = append(options, oauth2.VerifierOption(f.Verifier.Reveal()))
 	}
 	if _, err := c.Exchange(call.context(ctx), code, options...); err != nil {
@@ -178,100 +105,45 @@ func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (
 	if err := s.checkNonce(f, call.answer); err != nil {
 		return Grant{}, err
 	}
-	g = call.answer.grant(g, time.Now())
-	for field, param := range s.provider.Authorize.CaptureCallbackParams {
-		if v := callback.Get(param); v != "" {
-			g.Config[field] = clean(v)
-		}
-	}
-	return g, nil
+	return s.known(ctx, call.answer.grant(g, time.Now())), nil
 }
 
-// call prepares a request to the token endpoint.
-func (s oauth2Code) call(g Grant, extra func(ns, path string) (string, bool), params catalog.Params) (*tokenCall, *oauth2.Config, error) {
-	t := s.provider.Token
-	endpoint, err := s.endpoint(g, t, extra)
-	if err != nil {
-		return nil, nil, err
-	}
-	call, err := s.tokenCall(g, t, params, extra)
-	if err != nil {
-		return nil, nil, err
-	}
-	return call, &oauth2.Config{ClientID: s.app.ClientID, ClientSecret: s.app.ClientSecret.Reveal(), Endpoint: endpoint}, nil
+// withCode are the flow's values with the code, for entries that spell the
+// token request out.
+func (b base) withCode(f Flow, code string) lookup {
+	return also(func(ns, path string) (string, bool) {
+		return code, ns == "flow" && path == "code"
+	}, b.flowValues(f))
 }
 
-// Bind also says whether the grant can be renewed.
-func (s oauth2Code) Bind(g Grant) (*Binding, error) {
-	b, err := s.base.Bind(g)
-	if err != nil {
-		return nil, err
-	}
-	b.Renewable = g.RefreshToken != "" && (s.provider.Refresh == nil || s.provider.Refresh.Mode != "none")
-	return b, nil
-}
-
-// Renew redeems the refresh token (RFC 6749 section 6).
-func (s oauth2Code) Renew(ctx context.Context, g Grant) (Grant, error) {
-	if g.RefreshToken == "" {
-		return Grant{}, ErrNotRenewable
-	}
-	params := s.provider.Token.Params
-	if r := s.provider.Refresh; r != nil && len(r.Params) > 0 {
-		params = r.Params
-	}
-	call, c, err := s.call(g, nil, params)
-	if err != nil {
-		return Grant{}, err
-	}
-	if r := s.provider.Refresh; r != nil {
-		if err := s.override(g, r, call, c); err != nil {
-			return Grant{}, err
+// refusedCallback finds the provider's error in a callback.
+func refusedCallback(callback url.Values) error {
+	for name, values := range callback {
+		if len(values) > 1 {
+			return &CallbackError{Code: "duplicate_parameter", Description: clean(name)}
 		}
 	}
-	source := c.TokenSource(call.context(ctx), &oauth2.Token{RefreshToken: g.RefreshToken.Reveal()})
-	if _, err := source.Token(); err != nil {
-		return Grant{}, tokenError(err)
-	}
-	if r := s.provider.Refresh; r != nil && !r.Rotates {
-		call.answer.refresh = "" // the vendor sends one that is none
-	}
-	return call.answer.grant(g, time.Now()), nil
-}
-
-// override applies what the entry says of refreshing in particular.
-func (s oauth2Code) override(g Grant, r *catalog.Refresh, call *tokenCall, c *oauth2.Config) error {
-	env := s.env(g, nil)
-	if !r.URL.IsZero() {
-		u, err := r.URL.Fill(env)
-		if err != nil {
-			return fmt.Errorf("refresh URL of provider %s: %w", s.provider.ID, err)
-		}
-		c.Endpoint.TokenURL = u.String()
-	}
-	if r.ClientAuth != "" {
-		c.Endpoint.AuthStyle = authStyle(r.ClientAuth)
-	}
-	if r.Body != "" {
-		call.body = r.Body
-	}
-	if len(r.Headers) > 0 {
-		headers, err := r.Headers.Fill(env)
-		if err != nil {
-			return fmt.Errorf("refresh headers of provider %s: %w", s.provider.ID, err)
-		}
-		call.headers = headers
+	if code := callback.Get("error"); code != "" {
+		return &CallbackError{Code: cleanCode(code), Description: clean(callback.Get("error_description"))}
 	}
 	return nil
 }
 
-// endpoint fills the entry's token URL.
-func (b base) endpoint(g Grant, t *catalog.Token, extra func(ns, path string) (string, bool)) (oauth2.Endpoint, error) {
-	u, err := t.URL.Fill(b.env(g, extra))
+// config is what x/oauth2 makes the standard's request of. The address it has
+// is that of the entry, which the call fills itself.
+func (b base) config(c *tokenCall, id string, secret Secret) (*oauth2.Config, error) {
+	u, err := c.token.URL.Fill(b.env(c.grant, c.values("")))
 	if err != nil {
-		return oauth2.Endpoint{}, fmt.Errorf("token URL of provider %s: %w", b.provider.ID, err)
+		return nil, fmt.Errorf("token URL of provider %s: %w", b.provider.ID, err)
 	}
-	return oauth2.Endpoint{TokenURL: u.String(), AuthStyle: authStyle(t.ClientAuth)}, nil
+	out := &oauth2.Config{
+		ClientID: id, ClientSecret: secret.Reveal(),
+		Endpoint: oauth2.Endpoint{TokenURL: u.String(), AuthStyle: authStyle(c.token.ClientAuth)},
+	}
+	if !sendsSecret(c.token.ClientAuth) {
+		out.ClientSecret = ""
+	}
+	return out, nil
 }
 
 // authStyle is how the client proves itself. It is never probed: that would
@@ -283,19 +155,101 @@ func authStyle(clientAuth string) oauth2.AuthStyle {
 	return oauth2.AuthStyleInParams
 }
 
-// tokenCall fills what the entry adds to a token request.
-func (b base) tokenCall(g Grant, t *catalog.Token, params catalog.Params, extra func(ns, path string) (string, bool)) (*tokenCall, error) {
-	env := b.env(g, extra)
-	filled, err := params.Fill(env)
+func sendsSecret(clientAuth string) bool {
+	return clientAuth != "none" && clientAuth != "private_key_jwt"
+}
+
+// Bind also says whether the grant can be renewed.
+func (s oauth2Code) Bind(g Grant) (*Binding, error) {
+	b, err := s.base.Bind(g)
 	if err != nil {
-		return nil, fmt.Errorf("token parameters of provider %s: %w", b.provider.ID, err)
+		return nil, err
 	}
-	headers, err := t.Headers.Fill(env)
+	switch s.refreshMode() {
+	case catalog.RefreshNone:
+	case catalog.RefreshReissue:
+		b.Renewable = true
+	case catalog.RefreshExchangesAccess:
+		b.Renewable = g.AccessToken != ""
+	default:
+		b.Renewable = g.RefreshToken != ""
+	}
+	return b, nil
+}
+
+func (b base) refreshMode() string {
+	if b.provider.Refresh == nil {
+		return catalog.RefreshByToken
+	}
+	return b.provider.Refresh.Mode
+}
+
+// Renew redeems the refresh token (RFC 6749 section 6), or does what the entry
+// says in its place.
+func (s oauth2Code) Renew(ctx context.Context, g Grant) (Grant, error) {
+	mode := s.refreshMode()
+	if mode == catalog.RefreshNone || mode == catalog.RefreshByToken && g.RefreshToken == "" {
+		return Grant{}, ErrNotRenewable
+	}
+	fresh, err := s.renewOnce(ctx, g, mode)
 	if err != nil {
-		return nil, fmt.Errorf("token headers of provider %s: %w", b.provider.ID, err)
+		return Grant{}, err
 	}
-	call := &tokenCall{provider: b.provider, client: b.client, body: t.Body, params: filled, headers: headers}
-	return call, nil
+	if r := s.provider.Refresh; r != nil && r.EachRoot {
+		s.renewRoots(ctx, g, &fresh)
+	}
+	return s.renewExtra(ctx, s.known(ctx, fresh)), nil
+}
+
+func (s oauth2Code) renewOnce(ctx context.Context, g Grant, mode string) (Grant, error) {
+	call := s.newRenewal(g, s.grantValues(g))
+	c, err := s.config(call, s.app.ClientID, s.app.ClientSecret)
+	if err != nil {
+		return Grant{}, err
+	}
+	if mode == catalog.RefreshByToken {
+		_, err = c.TokenSource(call.context(ctx), &oauth2.Token{RefreshToken: g.RefreshToken.Reveal()}).Token()
+	} else {
+		if mode == catalog.RefreshExchangesAccess && call.token.ClientAuth == "none" {
+			c.ClientID = "" // the access token is all that proves anything
+		}
+		cc := clientcredentials.Config{ClientID: c.ClientID, ClientSecret: c.ClientSecret, TokenURL: c.Endpoint.TokenURL, AuthStyle: c.Endpoint.AuthStyle}
+		_, err = cc.Token(call.context(ctx))
+	}
+	if err != nil {
+		return Grant{}, tokenError(err)
+	}
+	if r := s.provider.Refresh; r != nil && !r.Rotates {
+		call.answer.refresh = "" // the vendor sends one that is none
+	}
+	return call.answer.grant(g, time.Now()), nil
+}
+
+// rootRetry is when a token beside the main one is tried again that could not
+// be renewed: what was renewed before it must not be lost.
+const rootRetry = 5 * time.Minute
+
+// renewRoots renews the tokens that came along with the main one, each by its
+// own refresh token. The earliest end counts.
+func (s oauth2Code) renewRoots(ctx context.Context, g Grant, fresh *Grant) {
+	extra := maps.Clone(g.Extra)
+	for name, t := range extra {
+		if t.RefreshToken == "" {
+			continue
+		}
+		one := Grant{Config: fresh.Config, Credential: Credential{AccessToken: t.AccessToken, RefreshToken: t.RefreshToken}}
+		got, err := s.renewOnce(ctx, one, catalog.RefreshByToken)
+		if err != nil {
+			t.Expires = time.Now().Add(rootRetry)
+		} else {
+			t = Token{got.AccessToken, got.RefreshToken, got.Expires}
+		}
+		extra[name] = t
+		if !t.Expires.IsZero() && (fresh.Expires.IsZero() || t.Expires.Before(fresh.Expires)) {
+			fresh.Expires = t.Expires
+		}
+	}
+	fresh.Extra = extra
 }
 
 // grant is g with what the answer has brought. A refresh token stays if the
@@ -303,18 +257,32 @@ func (b base) tokenCall(g Grant, t *catalog.Token, params catalog.Params, extra 
 // Previous.
 func (a *answer) grant(g Grant, now time.Time) Grant {
 	out := Grant{Config: make(map[string]string, len(g.Config)+len(a.capture)), Credential: g.Credential}
-	for k, v := range g.Config {
-		out.Config[k] = v
+	maps.Copy(out.Config, g.Config)
+	maps.Copy(out.Config, a.capture)
+	if a.access != "" {
+		out.AccessToken = Secret(a.access)
 	}
-	for k, v := range a.capture {
-		out.Config[k] = v
-	}
-	out.AccessToken, out.Raw, out.Issued, out.Expires = Secret(a.access), Secret(a.raw), now, a.expires
+	out.Raw, out.Issued, out.Expires = Secret(a.raw), now, a.expires
 	if a.refresh != "" && a.refresh != g.RefreshToken.Reveal() {
 		out.Previous, out.RefreshToken = g.RefreshToken, Secret(a.refresh)
 	}
 	if a.scopes != nil {
 		out.Scopes = a.scopes
+	}
+	if a.cookies != "" {
+		out.Cookies = Secret(a.cookies)
+	}
+	if len(a.extra) > 0 {
+		out.Extra = maps.Clone(g.Extra)
+		if out.Extra == nil {
+			out.Extra = map[string]Token{}
+		}
+		maps.Copy(out.Extra, a.extra)
+		for _, t := range a.extra {
+			if !t.Expires.IsZero() && (out.Expires.IsZero() || t.Expires.Before(out.Expires)) {
+				out.Expires = t.Expires
+			}
+		}
 	}
 	return out
 }

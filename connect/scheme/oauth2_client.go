@@ -16,16 +16,8 @@ import (
 type clientCredentials struct{ base }
 
 func newClientCredentials(b base) (Scheme, error) {
-	p := b.provider
-	switch t := p.Token; {
-	case t == nil:
+	if p := b.provider; p.Token == nil {
 		return nil, fmt.Errorf("provider %s: token is needed for %s", p.ID, p.Mode)
-	case t.MTLS:
-		return nil, &UnsupportedError{Provider: p.ID, Feature: "token.mtls"}
-	case t.ClientAuth == "private_key_jwt":
-		return nil, &UnsupportedError{Provider: p.ID, Feature: "token.client_auth private_key_jwt"}
-	case t.NoGrantType || len(t.ClientAuthNames) > 0 || len(p.TokenSteps) > 0:
-		return nil, &UnsupportedError{Provider: p.ID, Feature: "a token request of its own"}
 	}
 	return clientCredentials{b}, nil
 }
@@ -36,44 +28,36 @@ func (s clientCredentials) Accept(ctx context.Context, answers map[string]string
 	if err != nil {
 		return Grant{}, err
 	}
-	return s.ask(ctx, g)
+	return s.ask(ctx, g, s.newTokenCall(g, s.grantValues(g)))
 }
 
 // Renew asks for another token. The client is the end user's own: if the
 // provider doesn't know it any more, only the user can help.
 func (s clientCredentials) Renew(ctx context.Context, g Grant) (Grant, error) {
-	g, err := s.ask(ctx, g)
+	fresh, err := s.ask(ctx, g, s.newRenewal(g, s.grantValues(g)))
 	var te *TokenError
 	if errors.As(err, &te) && (te.Code == "invalid_client" || te.Code == "unauthorized_client") {
 		te.Class = Revoked
 	}
-	return g, err
+	return fresh, err
 }
 
-func (s clientCredentials) ask(ctx context.Context, g Grant) (Grant, error) {
-	t := s.provider.Token
-	endpoint, err := s.endpoint(g, t, nil)
-	if err != nil {
-		return Grant{}, err
-	}
-	call, err := s.tokenCall(g, t, t.Params, nil)
+func (s clientCredentials) ask(ctx context.Context, g Grant, call *tokenCall) (Grant, error) {
+	o, err := s.config(call, g.Fields["client_id"].Reveal(), g.Fields["client_secret"])
 	if err != nil {
 		return Grant{}, err
 	}
 	c := clientcredentials.Config{
-		ClientID:       g.Fields["client_id"].Reveal(),
-		ClientSecret:   g.Fields["client_secret"].Reveal(),
-		TokenURL:       endpoint.TokenURL,
-		AuthStyle:      endpoint.AuthStyle,
+		ClientID: o.ClientID, ClientSecret: o.ClientSecret, TokenURL: o.Endpoint.TokenURL, AuthStyle: o.Endpoint.AuthStyle,
 		EndpointParams: url.Values{},
 	}
-	if scopes := s.scopes(nil); scopes != "" {
+	if scopes := s.scopes(nil, g.Config); scopes != "" {
 		c.Scopes = []string{scopes}
 	}
 	if _, err := c.Token(call.context(ctx)); err != nil {
 		return Grant{}, tokenError(err)
 	}
-	return call.answer.grant(g, time.Now()), nil
+	return s.known(ctx, call.answer.grant(g, time.Now())), nil
 }
 
 // Bind also says that the grant can be renewed.

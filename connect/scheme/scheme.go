@@ -15,6 +15,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/keycaddy/keycaddy/catalog"
@@ -31,6 +32,8 @@ type App struct {
 	AuthorizationParams map[string]string
 	// Fields are the operator's values for the entry's app_fields.
 	Fields map[string]string
+	// RedirectURL is where providers send browsers back to.
+	RedirectURL string
 }
 
 // Format keeps the client's secret out of print.
@@ -45,10 +48,16 @@ type Scheme interface {
 	// Bind makes a grant ready for use: once for each version of a credential,
 	// so that a request costs next to nothing.
 	Bind(g Grant) (*Binding, error)
+	// Derive asks the provider what else there is to know of a new grant's
+	// account: its id, or where its data is. Errors: *TokenError, *LookupError.
+	Derive(ctx context.Context, g Grant) (Grant, error)
 	// Verify asks the provider whether it takes the grant. It returns 0 if so,
 	// and else the status of the refusal; the error says why the provider
 	// could not be asked.
 	Verify(ctx context.Context, g Grant) (refused int, err error)
+	// TokenHost is the host that tokens for the grant are asked of, or "". What
+	// is sent there is paced for all connections together.
+	TokenHost(g Grant) string
 }
 
 // A Prompter gets its credential from what the end user enters.
@@ -73,6 +82,15 @@ type Redirector interface {
 	Exchange(ctx context.Context, f Flow, callback url.Values) (Grant, error)
 }
 
+// A Departer is a Redirector that has to ask the provider something before the
+// user is sent there.
+type Departer interface {
+	Redirector
+	// Depart returns what has to be in Flow.Kept for all that follows. It may
+	// be secret. Errors: *TokenError, *DiscoveryError.
+	Depart(ctx context.Context, f Flow) (Secret, error)
+}
+
 // A Renewer can replace a credential that has ended.
 type Renewer interface {
 	// Renew returns the new grant. Errors: *TokenError, ErrNotRenewable.
@@ -86,8 +104,10 @@ type Flow struct {
 	Nonce       string // of an ID token, OpenID Connect Core 1.0 section 2
 	RedirectURL string
 	Config      map[string]string
-	Scopes      []string          // instead of the integration's
-	Params      map[string]string // added to the authorization URL
+	// Kept is what Depart has returned, if the scheme is a Departer.
+	Kept   Secret
+	Scopes []string          // instead of the integration's
+	Params map[string]string // added to the authorization URL
 }
 
 // Format keeps the verifier out of print.
@@ -123,9 +143,33 @@ func For(p *catalog.Provider, app App, client *http.Client) (Scheme, error) {
 		return newOAuth2(b)
 	case catalog.ModeClientCredentials:
 		return newClientCredentials(b)
+	case catalog.ModeTwoStep:
+		return newTwoStep(b)
+	case catalog.ModeJWTBearer:
+		return newSelfSigned(b)
+	case catalog.ModeMCPOAuth2, catalog.ModeMCPDiscovery:
+		return newMCP(b)
+	case catalog.ModeOAuth1:
+		return newOAuth1(b)
+	case catalog.ModeOAuth1TBA:
+		return newOAuth1TBA(b)
+	case catalog.ModeAWSSigV4:
+		return newAWSSigV4(b)
+	case catalog.ModeWSSE:
+		return newWSSE(b)
+	case catalog.ModeGitHubApp:
+		return newInstall(b)
+	case catalog.ModeGitHubAppOAuth:
+		return newGitHubAppOAuth(b)
 	case catalog.ModeAPIKey:
+		if p.HasFlag("placement_from_app_fields") {
+			return newPlaced(b)
+		}
 		return apiKey{b}, nil
 	case catalog.ModeBasic:
+		if p.Authorize != nil {
+			return newInstall(b)
+		}
 		return basic{b}, nil
 	case catalog.ModeNone:
 		return none{b}, nil
@@ -138,6 +182,9 @@ func checkApp(p *catalog.Provider, app App) error {
 	for i := range p.AppFields {
 		f := &p.AppFields[i]
 		known[f.Name] = true
+		if !visible(f, p.AppFields, app.Fields) {
+			continue
+		}
 		if err := f.Check(app.Fields[f.Name]); err != nil {
 			return fmt.Errorf("%s of provider %s: %w", f.Name, p.ID, err)
 		}
@@ -148,6 +195,27 @@ func checkApp(p *catalog.Provider, app App) error {
 		}
 	}
 	return nil
+}
+
+// visible tells whether a field is asked for, given the answers to the others.
+func visible(f *catalog.Field, among []catalog.Field, answers map[string]string) bool {
+	w := f.VisibleWhen
+	if w == nil {
+		return true
+	}
+	for i := range among {
+		other := &among[i]
+		if other.Name != w.Field {
+			continue
+		}
+		v := answers[other.Name]
+		if v == "" {
+			v = other.Default
+		}
+		rest := slices.Concat(among[:i], among[i+1:])
+		return v == w.Equals && visible(other, rest, answers) // one that isn't shown has no answer
+	}
+	return false
 }
 
 // base is what all schemes share: the entry's templates, filled.
@@ -181,12 +249,12 @@ func (b base) answers(fields []catalog.Field, in map[string]string, bad FieldErr
 	out := make(map[string]string, len(fields))
 	for i := range fields {
 		f := &fields[i]
-		if !visible(fields, f, in) {
-			continue
-		}
 		v := in[f.Name]
 		if !f.Asked() {
 			v = ""
+		}
+		if !visible(f, fields, in) {
+			continue
 		}
 		if !f.Secret {
 			v = strings.TrimSpace(v)
@@ -208,24 +276,6 @@ func (b base) answers(fields []catalog.Field, in map[string]string, bad FieldErr
 		}
 	}
 	return out
-}
-
-// visible tells whether a field has a place in a form with these answers. One
-// that hasn't is neither needed nor kept, whatever was sent for it.
-func visible(fields []catalog.Field, f *catalog.Field, in map[string]string) bool {
-	if f.VisibleWhen == nil {
-		return true
-	}
-	for i := range fields {
-		if other := &fields[i]; other.Name == f.VisibleWhen.Field {
-			v := strings.TrimSpace(in[other.Name])
-			if v == "" {
-				v = other.Default
-			}
-			return v == f.VisibleWhen.Equals
-		}
-	}
-	return false
 }
 
 // accept makes a grant of the entry's own fields.
@@ -305,7 +355,7 @@ func (b base) addresses() []catalog.URL {
 
 // env is what the entry's templates are filled from. Extra, if not nil, is
 // asked first.
-func (b base) env(g Grant, extra func(namespace, path string) (string, bool)) *catalog.Env {
+func (b base) env(g Grant, extra lookup) *catalog.Env {
 	return &catalog.Env{Lookup: func(ns, path string) (string, bool) {
 		if extra != nil {
 			if v, ok := extra(ns, path); ok {
@@ -314,30 +364,63 @@ func (b base) env(g Grant, extra func(namespace, path string) (string, bool)) *c
 		}
 		switch ns {
 		case "conn":
-			v, ok := g.Config[path]
-			return v, ok
+			if v, ok := g.Config[path]; ok {
+				return v, true
+			}
+			return b.operators(path)
 		case "cred":
 			v, ok := g.Fields[path]
 			return v.Reveal(), ok
 		case "token":
-			switch path {
-			case "access_token":
-				return g.AccessToken.Reveal(), g.AccessToken != ""
-			case "refresh_token":
-				return g.RefreshToken.Reveal(), g.RefreshToken != ""
-			}
+			return g.token(path)
 		case "app":
-			switch path {
-			case "client_id":
-				return b.app.ClientID, b.app.ClientID != ""
-			case "client_secret":
-				return b.app.ClientSecret.Reveal(), b.app.ClientSecret != ""
-			}
-			v, ok := b.app.Fields[path]
-			return v, ok
+			return b.appValue(path)
 		case "resp":
 			return responseValue([]byte(g.Raw.Reveal()), path)
 		}
 		return "", false
 	}}
+}
+
+// token returns token.*.
+func (g *Grant) token(path string) (string, bool) {
+	var s Secret
+	switch path {
+	case "access_token":
+		s = g.AccessToken
+	case "refresh_token":
+		s = g.RefreshToken
+	case "cookies":
+		s = g.Cookies
+	}
+	return s.Reveal(), s != ""
+}
+
+// appValue returns app.*.
+func (b base) appValue(path string) (string, bool) {
+	if v, ok := b.app.Fields[path]; ok {
+		return v, true
+	}
+	switch path {
+	case "client_id":
+		return b.app.ClientID, b.app.ClientID != ""
+	case "client_secret":
+		return b.app.ClientSecret.Reveal(), b.app.ClientSecret != ""
+	case "user_agent":
+		return userAgent, true
+	}
+	return "", false
+}
+
+// operators returns a connection's field that the operator has set for all
+// connections, under the same name or without the app_ before it.
+func (b base) operators(name string) (string, bool) {
+	if f, ok := b.provider.Field("conn", name); !ok || f.Source != "operator" {
+		return "", false
+	}
+	if v, ok := b.app.Fields[name]; ok {
+		return v, true
+	}
+	v, ok := b.app.Fields[strings.TrimPrefix(name, "app_")]
+	return v, ok
 }

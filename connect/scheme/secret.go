@@ -42,6 +42,12 @@ type Grant struct {
 // Credential is the secret side of a connection, all of it: one of these is
 // one version in the vault.
 type Credential struct {
+	// Version counts the credentials that the connection has had, from 1. It
+	// tells which of two is the newer, whatever a vault's own versions say.
+	Version uint64
+	// Consent is a random name of the end user's consent that it came of: a
+	// renewal keeps it, connecting again makes another.
+	Consent string
 	// Fields are the secrets that the end user entered (cred.* in templates).
 	Fields map[string]Secret
 	// AccessToken and RefreshToken came from the provider's token endpoint.
@@ -53,6 +59,16 @@ type Credential struct {
 	Previous Secret
 	// Raw is the token endpoint's last answer, as JSON.
 	Raw Secret
+	// Cookies are those of the login, as a Cookie header has them.
+	Cookies Secret
+	// Assertion was signed with a key that isn't kept: see the field's ephemeral
+	// in package catalog.
+	Assertion Secret
+	// Extra are further tokens that came along, by name: Slack's token of the
+	// user beside the bot's, a token for another resource.
+	Extra map[string]Token
+	// Client is what keycaddy was registered as for this connection.
+	Client *Client
 	// Scopes are those that were granted, as far as the provider told.
 	Scopes []string
 	// Issued is when the credential was received; Expires is when the access
@@ -64,18 +80,40 @@ type Credential struct {
 // do: fmt skips it below a pointer that the verb doesn't fit.
 func (Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
+// Token is one more token of a credential.
+type Token struct {
+	AccessToken, RefreshToken Secret
+	Expires                   time.Time // zero: unknown or never
+}
+
+// Format keeps the token out of print.
+func (Token) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
 // stored is the credential as it is written to the vault. Its keys are a
 // format: they may be added to, never renamed.
 type stored struct {
 	Format       int               `json:"v"`
+	Version      uint64            `json:"version,omitempty"`
+	Consent      string            `json:"consent,omitempty"`
 	Fields       map[string]string `json:"fields,omitempty"`
 	AccessToken  string            `json:"access_token,omitempty"`
 	RefreshToken string            `json:"refresh_token,omitempty"`
 	Previous     string            `json:"previous_refresh_token,omitempty"`
 	Raw          string            `json:"raw,omitempty"`
+	Cookies      string            `json:"cookies,omitempty"`
+	Assertion    string            `json:"assertion,omitempty"`
 	Scopes       []string          `json:"scopes,omitempty"`
 	Issued       time.Time         `json:"issued,omitzero"`
 	Expires      time.Time         `json:"expires,omitzero"`
+
+	Extra  map[string]storedToken `json:"extra,omitempty"`
+	Client *storedClient          `json:"client,omitempty"`
+}
+
+type storedToken struct {
+	AccessToken  string    `json:"access_token,omitempty"`
+	RefreshToken string    `json:"refresh_token,omitempty"`
+	Expires      time.Time `json:"expires,omitzero"`
 }
 
 const storedFormat = 1
@@ -84,10 +122,15 @@ const storedFormat = 1
 func (c *Credential) Encode() ([]byte, error) {
 	s := stored{
 		Format:       storedFormat,
+		Version:      c.Version,
+		Consent:      c.Consent,
 		AccessToken:  c.AccessToken.Reveal(),
 		RefreshToken: c.RefreshToken.Reveal(),
 		Previous:     c.Previous.Reveal(),
 		Raw:          c.Raw.Reveal(),
+		Cookies:      c.Cookies.Reveal(),
+		Assertion:    c.Assertion.Reveal(),
+		Client:       c.Client.store(),
 		Scopes:       c.Scopes,
 		Issued:       c.Issued,
 		Expires:      c.Expires,
@@ -96,6 +139,12 @@ func (c *Credential) Encode() ([]byte, error) {
 		s.Fields = make(map[string]string, len(c.Fields))
 		for k, v := range c.Fields {
 			s.Fields[k] = v.Reveal()
+		}
+	}
+	if len(c.Extra) > 0 {
+		s.Extra = make(map[string]storedToken, len(c.Extra))
+		for k, t := range c.Extra {
+			s.Extra[k] = storedToken{t.AccessToken.Reveal(), t.RefreshToken.Reveal(), t.Expires}
 		}
 	}
 	return json.Marshal(s)
@@ -112,10 +161,15 @@ func DecodeCredential(data []byte) (Credential, error) {
 		return Credential{}, fmt.Errorf("decoding credential: format %d, this version of keycaddy reads format %d", s.Format, storedFormat)
 	}
 	c := Credential{
+		Version:      s.Version,
+		Consent:      s.Consent,
 		AccessToken:  Secret(s.AccessToken),
 		RefreshToken: Secret(s.RefreshToken),
 		Previous:     Secret(s.Previous),
 		Raw:          Secret(s.Raw),
+		Cookies:      Secret(s.Cookies),
+		Assertion:    Secret(s.Assertion),
+		Client:       s.Client.client(),
 		Scopes:       s.Scopes,
 		Issued:       s.Issued,
 		Expires:      s.Expires,
@@ -124,6 +178,12 @@ func DecodeCredential(data []byte) (Credential, error) {
 		c.Fields = make(map[string]Secret, len(s.Fields))
 		for k, v := range s.Fields {
 			c.Fields[k] = Secret(v)
+		}
+	}
+	if len(s.Extra) > 0 {
+		c.Extra = make(map[string]Token, len(s.Extra))
+		for k, t := range s.Extra {
+			c.Extra[k] = Token{Secret(t.AccessToken), Secret(t.RefreshToken), t.Expires}
 		}
 	}
 	return c, nil

@@ -19,11 +19,16 @@ import (
 // provider's status if it was refused; the error says why the provider could
 // not be asked.
 func (b base) Verify(ctx context.Context, g Grant) (refused int, err error) {
+	return b.verify(ctx, g, func() (*Binding, error) { return b.Bind(g) })
+}
+
+// verify is Verify for schemes that bind in a way of their own.
+func (b base) verify(ctx context.Context, g Grant, bind func() (*Binding, error)) (refused int, err error) {
 	v := b.provider.Verify
-	if v == nil || len(v.Paths) == 0 {
+	if v == nil || len(v.Paths) == 0 || v.BodySpecial != "" { // of such a body only the vendor's name is known
 		return 0, nil
 	}
-	binding, err := b.Bind(g)
+	binding, err := bind()
 	if err != nil {
 		return 0, err
 	}
@@ -70,9 +75,6 @@ func (b base) try(ctx context.Context, g Grant, binding *Binding, path int) (sta
 
 func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path int) (*http.Request, error) {
 	v := b.provider.Verify
-	if v.BodySpecial != "" || v.SignService != "" {
-		return nil, &UnsupportedError{Provider: b.provider.ID, Feature: "its verify request"}
-	}
 	env := b.env(g, nil)
 	root := binding.Base
 	if !v.BaseURL.IsZero() {
@@ -106,8 +108,6 @@ func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path
 	if err != nil {
 		return nil, fmt.Errorf("verify request of provider %s: %w", b.provider.ID, err)
 	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "keycaddy")
 	if len(v.Body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -118,7 +118,16 @@ func (b base) verifyRequest(ctx context.Context, g Grant, binding *Binding, path
 	for name, value := range headers {
 		req.Header.Set(name, value)
 	}
-	return req, binding.Inject(req)
+	if err := binding.Inject(req); err != nil {
+		return nil, err
+	}
+	// What the entry says goes before what is usual.
+	for name, usual := range map[string]string{"Accept": "application/json", "User-Agent": userAgent} {
+		if req.Header.Get(name) == "" {
+			req.Header.Set(name, usual)
+		}
+	}
+	return req, binding.Sign(req, body, true)
 }
 
 // accepts tells whether an answer is what the entry expects; any 2xx if it
@@ -134,7 +143,7 @@ func accepts(e *catalog.Expect, status int, body []byte) bool {
 	if !good {
 		return false
 	}
-	doc, err := parseDocument(body, false)
+	doc, err := parseDocument(body, asJSON)
 	if e.Path != "" && e.Is == "" {
 		text, ok := doc.text(e.Path)
 		return err == nil && ok && text == fmt.Sprint(e.Equals)

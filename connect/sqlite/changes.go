@@ -32,3 +32,6 @@ func (s *Store) Changes(ctx context.Context, since time.Time) (changes []connect
 	}
 	return changes, present, wrap(ctx, what, rows.Err())
 }
+
+// Announced implements connect.Store: other processes can only be asked.
+func (s *Store) Announced(context.Context) <-chan struct{} { return nil }

@@ -8,14 +8,13 @@ import (
 	"strings"
 
 	"github.com/keycaddy/keycaddy/connect"
-	"github.com/keycaddy/keycaddy/vault"
 )
 
 // maxPage is how many connections a query returns at most.
 const maxPage = 10_000
 
 const connectionColumns = `serial, uid, integration, connection, provider, status, cause,
-	config, metadata, tags, end_user, version, expires, created, updated`
+	config, metadata, tags, end_user, version, expires, due, created, updated`
 
 // Connection implements connect.Store.
 func (s *Store) Connection(ctx context.Context, id connect.ID) (connect.Connection, error) {
@@ -122,8 +121,8 @@ func (s *Store) Create(ctx context.Context, c connect.Connection) (connect.Conne
 	err = s.update(ctx, what, func(tx *sql.Tx) (err error) {
 		created, err = scanConnection(tx.QueryRowContext(ctx, `INSERT INTO connections
 			(uid, integration, connection, created, provider, status, cause, config, metadata, tags,
-			end_user, end_user_id, organization_id, search, version, expires, updated)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			end_user, end_user_id, organization_id, search, version, expires, due, updated)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			RETURNING `+connectionColumns, args...))
 		return err
 	})
@@ -156,7 +155,8 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 		}
 		updated, err = scanConnection(tx.QueryRowContext(ctx, `UPDATE connections SET
 			provider = ?, status = ?, cause = ?, config = ?, metadata = ?, tags = ?,
-			end_user = ?, end_user_id = ?, organization_id = ?, search = ?, version = ?, expires = ?, updated = ?
+			end_user = ?, end_user_id = ?, organization_id = ?, search = ?, version = ?, expires = ?,
+			due = ?, updated = ?
 			WHERE serial = ? RETURNING `+connectionColumns, append(values, was.Serial)...))
 		return err
 	})
@@ -190,7 +190,7 @@ func (s *Store) Delete(ctx context.Context, id connect.ID) (connect.Connection, 
 
 // connectionValues returns what Create and Update both write: provider, status,
 // cause, config, metadata, tags, end_user, end_user_id, organization_id, search,
-// version, expires, updated.
+// version, expires, due, updated.
 func connectionValues(c *connect.Connection) ([]any, error) {
 	config, err := mapJSON(c.Config)
 	if err != nil {
@@ -218,7 +218,7 @@ func connectionValues(c *connect.Connection) ([]any, error) {
 	}
 	return []any{
 		c.Provider, string(c.Status), c.Cause, config, metadata, tags,
-		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires), micros(c.Updated),
+		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires), maybe(c.Due), micros(c.Updated),
 	}, nil
 }
 
@@ -228,10 +228,10 @@ func scanConnection(row interface{ Scan(...any) error }) (connect.Connection, er
 		c                               connect.Connection
 		config, metadata, tags, endUser sql.NullString
 		version, created, updated       int64
-		expires                         sql.NullInt64
+		expires, due                    sql.NullInt64
 	)
 	err := row.Scan(&c.Serial, &c.UID, &c.Integration, &c.ID.Connection, &c.Provider, &c.Status, &c.Cause,
-		&config, &metadata, &tags, &endUser, &version, &expires, &created, &updated)
+		&config, &metadata, &tags, &endUser, &version, &expires, &due, &created, &updated)
 	if err == nil {
 		err = fromJSON("config", config, &c.Config)
 	}
@@ -247,7 +247,8 @@ func scanConnection(row interface{ Scan(...any) error }) (connect.Connection, er
 	if metadata.Valid {
 		c.Metadata = json.RawMessage(metadata.String)
 	}
-	c.Version = vault.Version(version)
-	c.Expires, c.Created, c.Updated = fromMaybe(expires), fromMicros(created), fromMicros(updated)
+	c.Version = uint64(version)
+	c.Expires, c.Due = fromMaybe(expires), fromMaybe(due)
+	c.Created, c.Updated = fromMicros(created), fromMicros(updated)
 	return c, nil
 }

@@ -110,7 +110,7 @@ func raceAsChild(t *testing.T, path string) {
 		}
 	}
 	for len(got.Generations) < raceHoldings {
-		l, err := s.Lease(t.Context(), "lease", time.Minute)
+		l, err := s.Lease(t.Context(), "lease", "node", time.Minute)
 		if errors.Is(err, connect.ErrHeld) {
 			time.Sleep(time.Millisecond)
 			continue

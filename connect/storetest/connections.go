@@ -51,6 +51,7 @@ func full(t *testing.T) connect.Connection {
 		},
 		Version: 7,
 		Expires: time.Date(2031, 2, 3, 4, 5, 6, 789012000, time.UTC),
+		Due:     time.Date(2032, 2, 3, 4, 5, 6, 789012000, time.UTC),
 		Created: time.Date(2029, 1, 2, 3, 4, 5, 123456000, time.UTC),
 		Updated: time.Date(2029, 1, 2, 3, 4, 6, 654321000, time.UTC),
 	}

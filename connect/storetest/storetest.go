@@ -57,6 +57,12 @@ func Run(t *testing.T, open func(t *testing.T) (first, second connect.Store)) {
 		{"a lease that ran out can be taken", leaseRunsOut},
 		{"a lease is taken once by 50", leaseRace},
 		{"only the holder can release", foreignRelease},
+		{"TestS63 an intent stays until it is cleared", intents},
+		{"a lease can be extended by its holder only", extend},
+		{"a dead node's leases can be taken", vacate},
+		{"TestS76 turns are apart, for all together", turns},
+		{"turns can be put off", deferTurns},
+		{"what is due is given to one", due},
 		{"generations rise, whatever happens", generations},
 		{"API keys are kept", apiKeys},
 		{"Sweep removes what has ended and nothing else", sweep},
@@ -131,7 +137,7 @@ func sweep(t *testing.T, s stores) {
 	must(t, s[0].PutSession(ctx, ended))
 	must(t, s[0].PutFlow(ctx, keptFlow))
 	must(t, s[0].PutFlow(ctx, endedFlow))
-	held, err := s[0].Lease(ctx, "held", time.Hour)
+	held, err := s[0].Lease(ctx, "held", "node", time.Hour)
 	must(t, err)
 	c := create(t, s[0], connection("a", "b"))
 
@@ -142,7 +148,7 @@ func sweep(t *testing.T, s stores) {
 		must(t, err)
 		_, err = s[0].Flow(ctx, keptFlow.ID)
 		must(t, err)
-		_, err = s[1].Lease(ctx, "held", time.Hour)
+		_, err = s[1].Lease(ctx, "held", "node", time.Hour)
 		expectErr(t, err, connect.ErrHeld)
 		_, err = s[0].Connection(ctx, c.ID)
 		must(t, err)
@@ -189,7 +195,7 @@ func canceled(t *testing.T, s stores) {
 		"TakeFlow":      func() error { _, err := s[0].TakeFlow(ctx, f.State); return err },
 		"FinishFlow":    func() error { return s[0].FinishFlow(ctx, f.ID, connect.Outcome{}) },
 		"Flow":          func() error { _, err := s[0].Flow(ctx, f.ID); return err },
-		"Lease":         func() error { _, err := s[0].Lease(ctx, "a", time.Hour); return err },
+		"Lease":         func() error { _, err := s[0].Lease(ctx, "a", "node", time.Hour); return err },
 		"Release":       func() error { return s[0].Release(ctx, connect.Lease{Name: "a"}) },
 		"PutAPIKey":     func() error { return s[0].PutAPIKey(ctx, connect.APIKey{Name: "a"}) },
 		"APIKeys":       func() error { _, err := s[0].APIKeys(ctx); return err },

@@ -46,7 +46,7 @@ func (b *breaker) leave(err error, known bool) {
 	b.trying = false
 	switch {
 	case !known:
-	case !outage(err):
+	case !Outage(err):
 		b.failures = 0
 	default:
 		b.failures++

@@ -70,8 +70,9 @@ func (e *StatusError) Error() string {
 // Unwrap returns vault.ErrUnavailable.
 func (e *StatusError) Unwrap() error { return vault.ErrUnavailable }
 
-// outage tells whether the error is of Vault as a whole, not of one path.
-func outage(err error) bool {
+// Outage tells whether the error is of Vault as a whole and passes by itself, as
+// opposed to one path, a wrong login or a wrong configuration.
+func Outage(err error) bool {
 	var status *StatusError
 	if errors.As(err, &status) {
 		switch status.Status {
@@ -162,9 +163,9 @@ func again(err error) bool {
 	}
 	var status *StatusError
 	if errors.As(err, &status) {
-		return status.Status == http.StatusPreconditionFailed || status.Status == http.StatusTooManyRequests || status.Status >= 500 || outage(err)
+		return status.Status == http.StatusPreconditionFailed || status.Status == http.StatusTooManyRequests || status.Status >= 500 || Outage(err)
 	}
-	return outage(err)
+	return Outage(err)
 }
 
 // read makes an answer of what the client returns. It closes the body.

@@ -1,0 +1,151 @@
+// Command bench compares keycaddy with Caddy's own reverse_proxy, which sets
+// a static header, and with nginx as the floor: real processes on loopback, the
+// proxy on one core, everything else on another, in rounds that take turns, so
+// that whatever else the machine does falls on all alike. What counts are the
+// ratios within a round.
+//
+// ./xcaddy.sh bench runs it and writes bench/results.md. It may import what
+// makes connections (connect, connect/scheme, connect/sqlite, vault/sealed) and
+// the standard library.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// scenario is one thing to measure.
+type scenario struct {
+	name     string
+	upstream string // the key of an upstream's address: plain, h2
+	path     string
+	clients  int
+	// connections are how many of keycaddy's the calls take turns with.
+	connections int
+}
+
+func scenarios(most int) []scenario {
+	all := []scenario{
+		{"1 KiB, 1 client", "plain", "1k", 1, 1},
+		{"1 KiB, 64 clients", "plain", "1k", 64, 1},
+		{"1 KiB, 256 clients", "plain", "1k", 256, 1},
+		{"1 MiB, 64 clients", "plain", "1m", 64, 1},
+		{"1 KiB, 64 clients, TLS and HTTP/2 upstream", "h2", "1k", 64, 1},
+	}
+	for n := 10_000; n <= most; n *= 100 {
+		all = append(all, scenario{fmt.Sprintf("1 KiB, 64 clients, %d connections", n), "plain", "1k", 64, n})
+	}
+	return all
+}
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("bench: ")
+	if len(os.Args) > 1 && os.Args[1] == "upstream" {
+		log.Fatal(serveUpstream(os.Args[2]))
+	}
+	caddy := flag.String("caddy", "bin/caddy", "the `binary` to measure")
+	out := flag.String("o", "", "the `file` to write the results to")
+	rounds := flag.Int("rounds", 5, "how often everything is measured")
+	each := flag.Duration("for", 2*time.Second, "how long one measurement takes")
+	connections := flag.Int("connections", 10_000, "how many connections there are, 10000 or 1000000")
+	only := flag.String("only", "", "measure scenarios with this in their `name`")
+	flag.Parse()
+	pin()
+	runtime.LockOSThread() // the processes end with the thread that has started them
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	r, err := run(ctx, *caddy, *rounds, *each, *connections, *only)
+	if err != nil {
+		log.Fatal(err)
+	}
+	r.print(os.Stdout)
+	if *out != "" {
+		if err := os.WriteFile(*out, []byte(r.markdown()), 0o644); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+// pin moves this process to the last core and leaves the first to the proxies,
+// if there are two.
+func pin() {
+	if runtime.NumCPU() < 2 || os.Getenv("BENCH_PINNED") != "" {
+		return
+	}
+	taskset, err := exec.LookPath("taskset")
+	if err != nil {
+		log.Fatal(err)
+	}
+	args := append([]string{taskset, "-c", strconv.Itoa(runtime.NumCPU() - 1)}, os.Args...)
+	log.Fatal(syscall.Exec(taskset, args, append(os.Environ(), "BENCH_PINNED=1")))
+}
+
+// run measures everything.
+func run(ctx context.Context, caddy string, rounds int, each time.Duration, connections int, only string) (*report, error) {
+	dir, err := os.MkdirTemp("", "keycaddy-bench")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	ups, err := startUpstreams(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer ups.stop()
+	log.Printf("making %d connections", connections)
+	if err := seed(ctx, dir, connections); err != nil {
+		return nil, err
+	}
+	targets, err := startTargets(ctx, dir, caddy, ups)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, t := range targets {
+			t.stop()
+		}
+	}()
+	r := newReport(rounds, each, caddy)
+	for _, s := range scenarios(connections) {
+		if !strings.Contains(s.name, only) {
+			continue
+		}
+		log.Print(s.name)
+		for _, t := range targets {
+			if t.address(s) != "" {
+				warm := max(300*time.Millisecond, time.Duration(s.connections)*200*time.Microsecond)
+				if _, err := measure(t, s, warm); err != nil {
+					return nil, fmt.Errorf("%s, %s: %w", t.name, s.name, err)
+				}
+			}
+		}
+		for round := range rounds {
+			for i := range targets {
+				t := targets[(i+round)%len(targets)] // another one is first each time
+				if t.address(s) == "" {
+					continue
+				}
+				m, err := measure(t, s, each)
+				if err != nil {
+					return nil, fmt.Errorf("%s, %s: %w", t.name, s.name, err)
+				}
+				r.add(s.name, t.name, round, m)
+			}
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,177 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/connect/scheme"
+	"github.com/keycaddy/keycaddy/vault"
+)
+
+const (
+	// A credential is renewed in the background when a fifth of its lifetime is
+	// left, or five minutes.
+	latestMargin   = 5 * time.Minute
+	marginFraction = 5
+	// It is taken to have ended a tenth of its lifetime before the provider's
+	// time, or ten seconds: a call takes a while to get there.
+	maxSkew = 10 * time.Second
+)
+
+// causeMissing is the cause of a connection whose secret isn't in the vault any
+// more (S56).
+const causeMissing = "credential_missing"
+
+// Bound is one version of a connection's credential, ready for use.
+type Bound struct {
+	*scheme.Binding
+	Connection Connection
+	// Version is the credential's number, see scheme.Credential.
+	Version uint64
+	// Expires is when the credential is taken to be useless, a little before
+	// the provider's own time; zero: not known.
+	Expires time.Time
+
+	// renewAt is when it is renewed in the background; zero: never.
+	renewAt time.Time
+	// credential is what was bound: with it a renewal can do without the vault.
+	credential scheme.Credential
+	// kept is its version in the vault; 0: it isn't there yet.
+	kept vault.Version
+	// grace is the integration's OutageGrace.
+	grace time.Duration
+	// calls are those of its connection that are under way.
+	calls *calls
+}
+
+func (b *Bound) newerThan(stale *Bound) bool {
+	return b.Connection.UID != stale.Connection.UID || b.Version > stale.Version
+}
+
+// grant is what the scheme renews.
+func (b *Bound) grant() scheme.Grant {
+	return scheme.Grant{Credential: b.credential, Config: b.Connection.Config}
+}
+
+// load reads the connection as it is.
+func (r *Refresher) load(ctx context.Context, id ID) (*Bound, error) {
+	c, err := r.Store.Connection(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading connection %s: %w", id, err)
+	}
+	if err := usable(&c); err != nil {
+		return nil, err
+	}
+	b, err := r.fetch(ctx, c)
+	if err != nil && !ended(err) {
+		// One that the vault has not taken yet is newer than what is there.
+		if u := r.unwritten(c.UID); u != nil {
+			return r.bind(c, u.credential, 0)
+		}
+	}
+	return b, err
+}
+
+// usable tells what keeps a connection from being used.
+func usable(c *Connection) error {
+	switch c.Status {
+	case StatusNeedsReauth:
+		return &NeedsReauthError{ID: c.ID, Cause: c.Cause}
+	case StatusDisabled:
+		return &DisabledError{ID: c.ID}
+	}
+	return nil
+}
+
+// fetch binds what the vault holds of a connection, or what it is about to.
+func (r *Refresher) fetch(ctx context.Context, c Connection) (*Bound, error) {
+	cred, kept, err := r.secret(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if u := r.unwritten(c.UID); u != nil && supersedes(&u.credential, &cred) {
+		cred, kept = u.credential, 0
+	}
+	return r.bind(c, cred, kept)
+}
+
+// secret reads the connection's credential from the vault. If it is gone, that
+// is recorded: only its user can bring another.
+func (r *Refresher) secret(ctx context.Context, c Connection) (scheme.Credential, vault.Version, error) {
+	e, err := r.Vault.Read(ctx, c.VaultName())
+	if errors.Is(err, vault.ErrNotFound) {
+		return scheme.Credential{}, 0, r.missing(ctx, c)
+	}
+	if err != nil {
+		return scheme.Credential{}, 0, fmt.Errorf("reading the credential of %s: %w", c.ID, err)
+	}
+	cred, err := scheme.DecodeCredential(e.Value)
+	if err != nil {
+		return scheme.Credential{}, 0, fmt.Errorf("connection %s: %w", c.ID, err)
+	}
+	return cred, e.Version, nil
+}
+
+// missing records that the vault has no credential for the connection, unless
+// the connection is gone as well.
+func (r *Refresher) missing(ctx context.Context, c Connection) error {
+	if r.ReadOnly {
+		return &NeedsReauthError{ID: c.ID, Cause: causeMissing}
+	}
+	_, err := r.Store.Update(ctx, c.ID, func(row *Connection) error {
+		if row.UID != c.UID {
+			return ErrNotFound
+		}
+		row.Status, row.Cause, row.Due = StatusNeedsReauth, causeMissing, time.Time{}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("the credential of %s is missing: %w", c.ID, err)
+	}
+	r.Logger.Error("the vault has no credential for the connection; its user has to connect again",
+		connectionFields(c.ID, zap.String("cause", causeMissing))...)
+	return &NeedsReauthError{ID: c.ID, Cause: causeMissing}
+}
+
+// bind makes a credential ready for use.
+func (r *Refresher) bind(c Connection, cred scheme.Credential, kept vault.Version) (*Bound, error) {
+	in, err := r.setup.Load().Integration(c.Integration)
+	if err != nil {
+		return nil, err
+	}
+	binding, err := in.Scheme.Bind(scheme.Grant{Credential: cred, Config: c.Config})
+	if err != nil {
+		return nil, fmt.Errorf("connection %s: %w", c.ID, err)
+	}
+	b := &Bound{
+		Binding: binding, Connection: c, Version: cred.Version,
+		credential: cred, kept: kept, grace: in.outageGrace(),
+	}
+	if end := cred.Expires; !end.IsZero() && binding.Renewable {
+		life := end.Sub(cred.Issued)
+		b.Expires = end.Add(-min(maxSkew, life/10))
+		b.renewAt = end.Add(-max(min(latestMargin, life/marginFraction), min(binding.Margin, life)))
+	}
+	return b, nil
+}
+
+// Credential returns the connection's credential itself, for apps that fetch
+// it; it is renewed first if it has ended. Errors are those of Current.
+func (r *Refresher) Credential(ctx context.Context, id ID) (Connection, scheme.Credential, error) {
+	b, err := r.Current(ctx, id)
+	if err != nil {
+		return Connection{}, scheme.Credential{}, err
+	}
+	return b.Connection, b.credential, nil
+}
+
+// supersedes tells whether a takes the place of b: it came of the same consent
+// by more renewals. What came of another consent never does: the user has
+// connected again since.
+func supersedes(a, b *scheme.Credential) bool {
+	return a.Consent == b.Consent && a.Version > b.Version
+}

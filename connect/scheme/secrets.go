@@ -1,0 +1,63 @@
+package scheme
+
+import (
+	"encoding/base64"
+	"slices"
+	"strings"
+)
+
+// Secrets are the secret values that requests are given, without the name of
+// their scheme (Bearer), and those that they are made of: a provider that sends
+// one of them back has given the credential away (S105). What is made for each
+// request alone is none of them.
+func (b *Binding) Secrets() []string {
+	var out []string
+	add := func(v string) {
+		if v != "" && !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	for i := range b.headers {
+		h := &b.headers[i]
+		if !h.secret {
+			continue
+		}
+		scheme, value := cutScheme(h.value[0])
+		add(value)
+		if strings.EqualFold(scheme, "Basic") {
+			if pair, err := base64.StdEncoding.DecodeString(value); err == nil {
+				add(string(pair))
+			}
+		}
+	}
+	for _, v := range b.parts {
+		add(v)
+	}
+	return out
+}
+
+// cutScheme cuts the name of the scheme off a header's value (RFC 9110 section
+// 11.4), if it has one.
+func cutScheme(v string) (scheme, value string) {
+	if scheme, value, ok := strings.Cut(v, " "); ok {
+		return scheme, value
+	}
+	return "", v
+}
+
+// parts are the grant's secrets, but for those that the binding has anyway.
+func (b base) parts(g Grant, in *Binding) []string {
+	var out []string
+	add := func(v string) {
+		if v != "" && !slices.ContainsFunc(in.headers, func(h header) bool { _, value := cutScheme(h.value[0]); return value == v }) {
+			out = append(out, v)
+		}
+	}
+	add(g.AccessToken.Reveal())
+	for i := range b.provider.CredFields {
+		if f := &b.provider.CredFields[i]; f.Secret {
+			add(g.Fields[f.Name].Reveal())
+		}
+	}
+	return out
+}
