@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -162,7 +163,16 @@ func guard(transport http.RoundTripper, policy egress.Policy) (http.RoundTripper
 		h.Transport.ExpectContinueTimeout = time.Second
 	}
 	h.Transport.DialContext = policy.Dial(h.Transport.DialContext)
-	return egress.Telling(h), nil
+	return egress.Telling(transportOf{h}), nil
+}
+
+// transportOf is Caddy's transport, which can be had with a client certificate.
+type transportOf struct{ *reverseproxy.HTTPTransport }
+
+// Certified implements egress.Certifier. Calls have their scheme and host, which
+// is what Caddy's own RoundTrip would see to.
+func (t transportOf) Certified(cert tls.Certificate) (http.RoundTripper, error) {
+	return egress.WithCertificate(t.Transport, cert)
 }
 
 // ServeHTTP sends a call on.

@@ -180,7 +180,7 @@ var fixedNames = map[string][]string{
 	"token":  {"access_token", "refresh_token", "cookies"},
 	"signed": {"assertion"},
 	"req":    {"method", "host", "path", "endpoint", "body", "canonical_params"},
-	"flow":   {"state", "scope", "user_scope", "redirect_uri", "token_url"},
+	"flow":   {"code", "state", "scope", "user_scope", "redirect_uri", "token_url"},
 	"app":    {"client_id", "client_secret", "user_agent"},
 }
 

@@ -15,8 +15,24 @@ type Request struct {
 	// access token has ended: the call is answered by a renewal and a replay.
 	ExpiredStatuses []int `yaml:"expired_statuses"`
 
+	// Expired are answers that say the same in another place: in the body or in
+	// a header.
+	Expired []Signal `yaml:"expired"`
+
 	Decompress            bool `yaml:"decompress"`
 	KeepHeadersOnRedirect bool `yaml:"keep_headers_on_redirect"`
+}
+
+// Signal is an answer by which the vendor says that the access token has ended:
+// one with the status, where the JSON body has Equals at Path, or the header has
+// Contains in it. Bodies of up to 16 KiB are looked into; of answers that say
+// that all is well, only those whose length is told.
+type Signal struct {
+	Status   int    `yaml:"status,required"`
+	Path     string `yaml:"path"`
+	Equals   string `yaml:"equals"`
+	Header   string `yaml:"header"`
+	Contains string `yaml:"contains"`
 }
 
 // Verify is a cheap request that proves the credential works.

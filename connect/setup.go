@@ -109,7 +109,9 @@ type Setup struct {
 func NewSetup(cat *catalog.Catalog, public *url.URL, client *http.Client, integrations []*Integration) (*Setup, error) {
 	s := &Setup{Catalog: cat, PublicURL: public, Client: client, integrations: make(map[string]*Integration)}
 	for _, in := range integrations {
-		in.App.RedirectURL = s.CallbackURL(in)
+		if public != nil {
+			in.App.RedirectURL = s.CallbackURL(in)
+		}
 		sch, err := scheme.For(in.Provider, in.App, client)
 		if err != nil {
 			return nil, fmt.Errorf("integration %s: %w", in.Key, err)

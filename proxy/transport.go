@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"net/http"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/egress"
 )
 
 // Renewer replaces a credential that a provider has refused.
@@ -36,7 +38,8 @@ type Transport struct {
 	ReplayBuffer int64
 	Logger       *zap.Logger
 
-	untried sync.Map // connect.ID → untried
+	untried   sync.Map // connect.ID → untried
+	certified sync.Map // digest of a client certificate → http.RoundTripper
 }
 
 // untried is a credential that was renewed without a request to try it with.
@@ -147,7 +150,30 @@ func (t *Transport) send(req *http.Request, auth *connect.Bound, b body) (*http.
 		closeBody(out)
 		return nil, err
 	}
-	return t.Base.RoundTrip(out)
+	base, err := t.base(auth)
+	if err != nil {
+		closeBody(out)
+		return nil, err
+	}
+	return base.RoundTrip(out)
+}
+
+// base is the transport for a credential. One with a client certificate has
+// connections of its own, which no other certificate's calls go over (S128).
+func (t *Transport) base(auth *connect.Bound) (http.RoundTripper, error) {
+	if auth.Certificate == nil {
+		return t.Base, nil
+	}
+	key := sha256.Sum256(auth.Certificate.Certificate[0])
+	if rt, ok := t.certified.Load(key); ok {
+		return rt.(http.RoundTripper), nil
+	}
+	fresh, err := egress.WithCertificate(t.Base, *auth.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	rt, _ := t.certified.LoadOrStore(key, fresh)
+	return rt.(http.RoundTripper), nil
 }
 
 var _ Renewer = (*connect.Refresher)(nil)

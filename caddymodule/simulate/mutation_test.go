@@ -106,6 +106,16 @@ func code(of func(e entry) []entry) func(e entry) []entry {
 	}
 }
 
+// sending is for entries whose token request has anything to send.
+func sending(of func(e entry) []entry) func(e entry) []entry {
+	return func(e entry) []entry {
+		if e["auth_scheme"] == "two_step" && len(e.block("token", "params")) == 0 {
+			return nil
+		}
+		return of(e)
+	}
+}
+
 // swap exchanges one word for another.
 func swap(key string, words map[any]string, blocks ...string) func(e entry) []entry {
 	return func(e entry) []entry {
@@ -156,7 +166,7 @@ var mutations = []mutation{
 		return e.changed(func(c entry) { c.block("token")["url"] = longer(c.block("token")["url"]) })
 	}},
 	{"client identified in another way", swap("client_auth", map[any]string{"post": "basic", "basic": "post", nil: "basic"}, "token")},
-	{"token request of another encoding", swap("body", map[any]string{"form": "json", "json": "form", "query": "form", nil: "json"}, "token")},
+	{"token request of another encoding", sending(swap("body", map[any]string{"form": "json", "json": "form", "query": "form", nil: "json"}, "token"))},
 	{"token request of another method", swap("method", map[any]string{"GET": "POST"}, "token")},
 	{"PKCE the other way", code(flip("pkce", "authorize"))},
 	{"redirect_uri the other way", code(flip("no_redirect_uri", "token"))},
@@ -186,6 +196,9 @@ var mutations = []mutation{
 		return e.changed(func(c entry) { c.block("token_response")["access_token"] = "wrong.path" })
 	}},
 	{"end of the token looked for elsewhere", func(e entry) []entry {
+		if e.block("token") == nil {
+			return nil // it is written in the token, which the client signs
+		}
 		return e.eachKey(func(k string, _ any) bool { return k == "expires_in" || k == "expires_at" || k == "lifetime_s" }, func(m map[string]any, key string) {
 			if key == "lifetime_s" {
 				m[key] = 99999999
@@ -220,8 +233,8 @@ var mutations = []mutation{
 		return e.changed(func(c entry) { c.block("refresh")["mode"] = "none" })
 	}},
 	{"credential tried elsewhere", func(e entry) []entry {
-		if e.block("verify") == nil {
-			return nil
+		if e.block("verify") == nil || e.block("authorize") != nil {
+			return nil // whoever has been at the vendor's page isn't tried
 		}
 		return e.changed(func(c entry) { c.block("verify")["paths"] = []any{"/wrong/path"} })
 	}},
@@ -240,7 +253,8 @@ var mutations = []mutation{
 		})
 	}},
 	{"signature for another region or service", func(e entry) []entry {
-		return e.eachKey(func(k string, _ any) bool { return k == "region" || k == "service" }, func(m map[string]any, key string) { m[key] = "wrong-1" }, "sign_request")
+		// A literal region is that of a global endpoint, which is known anyway.
+		return e.eachKey(func(k string, v any) bool { return k == "region" && strings.Contains(fmt.Sprint(v), "{") || k == "service" }, func(m map[string]any, key string) { m[key] = "wrong-1" }, "sign_request")
 	}},
 	{"signature of another method", func(e entry) []entry {
 		to, ok := map[any]string{"HMAC-SHA1": "HMAC-SHA256", "HMAC-SHA256": "HMAC-SHA1", "PLAINTEXT": "HMAC-SHA1"}[e.block("sign_request")["signature_method"]]
@@ -252,7 +266,7 @@ var mutations = []mutation{
 }
 
 func swapVerify(e entry) []entry {
-	if e.block("verify") == nil {
+	if e.block("verify") == nil || e.block("authorize") != nil {
 		return nil
 	}
 	return e.changed(func(c entry) {

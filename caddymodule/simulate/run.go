@@ -89,7 +89,7 @@ func (r *run) prepare(p *catalog.Provider, v variant) error {
 		return err
 	}
 	client := &http.Client{
-		Transport: wire{r.vendor}, Timeout: 30 * time.Second,
+		Transport: wire{Handler: r.vendor}, Timeout: 30 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	fields := maps.Clone(r.account.App)
@@ -108,7 +108,7 @@ func (r *run) prepare(p *catalog.Provider, v variant) error {
 	refresher := &connect.Refresher{Store: r.store, Vault: r.vault, Logger: logger}
 	refresher.Configure(r.setup)
 	r.connector = &connect.Connector{Setup: r.setup, Refresher: refresher, Store: r.store, Vault: r.vault, Logger: logger}
-	r.proxy = &proxy.Proxy{Base: wire{r.vendor}, ReplayBuffer: 1 << 20, Logger: logger}
+	r.proxy = &proxy.Proxy{Base: wire{Handler: r.vendor}, ReplayBuffer: 1 << 20, Logger: logger}
 	r.proxy.Provision()
 	r.keys = connect.NewKeyring([]connect.APIKey{{Name: "simulate", Key: connect.DigestOf(r.key)}})
 	return nil
@@ -180,7 +180,7 @@ func (r *run) refused() error {
 	if _, redirects := in.Scheme.(scheme.Redirector); redirects {
 		return nil
 	}
-	asked := r.provider.Verify != nil || r.provider.Token != nil
+	asked := r.provider.Verify != nil && r.provider.Verify.BodySpecial == "" || r.provider.Token != nil
 	answers, changed, err := r.account.Mistyped(r.provider)
 	if err != nil || !asked || !changed {
 		return err
@@ -233,7 +233,7 @@ func (r *run) connect() error {
 			return err
 		}
 		conn = arrival.Connection
-	} else if r.provider.Verify != nil && r.vendor.Counts().Verified == 0 {
+	} else if ver := r.provider.Verify; ver != nil && ver.BodySpecial == "" && r.vendor.Counts().Verified == 0 {
 		return errors.New("the credential was not tried with the entry's verify request")
 	}
 	if conn.ID != r.id || conn.Status != connect.StatusActive {

@@ -29,3 +29,16 @@ func TestEveryEntry(t *testing.T) {
 	}
 	t.Logf("%d of %d entries in %v", passed, len(results), time.Since(began).Round(time.Millisecond))
 }
+
+// A reason is for an entry that is there.
+func TestReasonsAreForEntries(t *testing.T) {
+	cat, err := catalog.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, reason := range Reasons {
+		if _, err := cat.Provider(id); err != nil || len(reason) < 20 {
+			t.Errorf("%s (%q): %v", id, reason, err)
+		}
+	}
+}

@@ -105,11 +105,18 @@ func (r *run) renewable() bool {
 		return p.SignRequest.Credentials == "assume_role"
 	case r.selfSigned():
 		return true
+	case p.Refresh != nil && p.Refresh.Mode == catalog.RefreshReissue && p.Refresh.URL.IsZero() && takesCode(p):
+		return false // repeating the token request takes another code
 	case p.Refresh != nil && p.Refresh.Mode != catalog.RefreshByToken:
 		return p.Refresh.Mode != catalog.RefreshNone
 	}
 	_, refreshable := r.vendor.Ends()
 	return refreshable
+}
+
+// takesCode tells whether the token request redeems a code, which works once.
+func takesCode(p *catalog.Provider) bool {
+	return (p.Mode == catalog.ModeOAuth2Code || p.Mode == catalog.ModeGitHubAppOAuth) && !p.Token.NoCode
 }
 
 // selfSigned tells whether the client makes the access tokens itself.

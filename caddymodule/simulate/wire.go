@@ -3,18 +3,37 @@ package simulate
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net/http"
 )
 
 // wire is a transport that hands requests to a handler in this process.
-type wire struct{ http.Handler }
+type wire struct {
+	http.Handler
+	state *tls.ConnectionState // what a server would know of the connection
+}
+
+// Certified returns a wire over which a client certificate is shown.
+func (t wire) Certified(cert tls.Certificate) (http.RoundTripper, error) {
+	state := &tls.ConnectionState{HandshakeComplete: true}
+	for _, der := range cert.Certificate {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		state.PeerCertificates = append(state.PeerCertificates, c)
+	}
+	return wire{t.Handler, state}, nil
+}
 
 func (t wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := context.Cause(r.Context()); err != nil {
 		return nil, err
 	}
 	in := r.Clone(r.Context())
+	in.TLS = t.state
 	if in.Body == nil {
 		in.Body = http.NoBody
 	}

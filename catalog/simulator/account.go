@@ -97,13 +97,13 @@ func (f *facts) answer(namespace string, fields []catalog.Field, fill Fill, into
 		switch {
 		case into[field.Name] != "":
 			continue
-		case namespace == "app" && field.Source == "" && !needed && fill == Required:
+		case field.VisibleWhen != nil && into[field.VisibleWhen.Field] != field.VisibleWhen.Equals:
+			continue
+		case namespace == "app" && field.VisibleWhen == nil && !needed && !field.HasDefault() && fill == Required:
 			continue
 		case namespace != "app" && !field.Asked() && !field.Hidden:
 			continue
-		case !field.Required && fill == Required && !field.Hidden:
-			continue
-		case field.VisibleWhen != nil && into[field.VisibleWhen.Field] != field.VisibleWhen.Equals:
+		case namespace != "app" && !field.Required && fill == Required && !field.Hidden:
 			continue
 		}
 		v, err := f.valueFor(field, ref)

@@ -110,10 +110,12 @@ func (v *Vendor) credentialed(x *exchange, own map[string]any, service string) [
 			delete(headers, name)
 		}
 	}
-	var out []string
-	out = append(out, x.headersUnmet(&demand{headers: headers, basic: v.facts.SignRequest != nil})...)
+	out := x.certificateUnmet()
+	if _, declared := headers["authorization"]; !declared && (v.facts.SignRequest != nil || v.facts.HasFlag("placement_from_app_fields")) {
+		headers["authorization"] = free{} // looked at below
+	}
+	out = append(out, x.headersUnmet(&demand{headers: headers})...)
 	if v.facts.SignRequest != nil {
-		out = slices.DeleteFunc(out, func(s string) bool { return strings.Contains(s, "Basic header") })
 		out = append(out, v.signatureUnmet(x, service)...)
 	}
 	if len(x.body) > 0 && x.r.Header.Get("Content-Type") == "" {

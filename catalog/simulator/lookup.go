@@ -168,7 +168,7 @@ func (v *Vendor) picked(x *exchange, d *catalog.Derive, n int) any {
 }
 
 func (v *Vendor) fill(x *exchange, src string) (string, error) {
-	t, err := x.choose([]string{src})
+	t, err := x.choose(strings.Split(src, " | "))
 	if err != nil {
 		// A claim of the token is known here even if the token isn't at hand.
 		if _, rest, ok := strings.Cut(src, "jwt_claim(token.access_token, '"); ok {

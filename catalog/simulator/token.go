@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -100,7 +101,7 @@ func (v *Vendor) tokenEndpoint() *endpoint {
 				return []string{"the user has withdrawn the consent"}
 			}
 			d, faults := v.tokenDemand(x)
-			return append(faults, x.unmet(d)...)
+			return slices.Concat(faults, x.certificateUnmet(), x.unmet(d))
 		},
 		respond: func(w http.ResponseWriter, x *exchange) {
 			if x.code != nil {
@@ -126,6 +127,18 @@ func (v *Vendor) refuseToken(w http.ResponseWriter, x *exchange, faults []string
 		return true
 	}
 	return false
+}
+
+// certificateUnmet checks the client's certificate, where the vendor wants one
+// in the handshake (RFC 8705).
+func (x *exchange) certificateUnmet() []string {
+	if t := x.v.facts.Token; t == nil || !t.MTLS {
+		return nil
+	}
+	if x.r.TLS == nil || len(x.r.TLS.PeerCertificates) == 0 || !bytes.Equal(x.r.TLS.PeerCertificates[0].Raw, certificate()) {
+		return []string{"the client has not shown the account's certificate"}
+	}
+	return nil
 }
 
 const outOfOrder = "it is out of order"

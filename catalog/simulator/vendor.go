@@ -215,9 +215,6 @@ func (x *exchange) value(ref string) (string, bool) {
 		if f, ok := v.facts.Field("conn", name); ok && f.Source == "operator" {
 			return v.account.App[name], v.account.App[name] != ""
 		}
-		if name == "region" && v.account.Conn[name] == "" && v.account.App["default_region"] != "" {
-			return v.account.App["default_region"], true
-		}
 		return withDefault(v.account.Conn)
 	case "cred":
 		if s := v.facts.Signed; s != nil && s.Split != nil {

@@ -13,6 +13,7 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -143,6 +144,38 @@ func isPlain(ctx context.Context) bool { return ctx.Value(plainKey{}) != nil }
 func Telling(next http.RoundTripper) http.RoundTripper { return telling{next} }
 
 type telling struct{ next http.RoundTripper }
+
+// Certified returns the same with a client certificate.
+func (t telling) Certified(cert tls.Certificate) (http.RoundTripper, error) {
+	next, err := WithCertificate(t.next, cert)
+	return telling{next}, err
+}
+
+// A Certifier is a transport that can be had with a client certificate.
+type Certifier interface {
+	// Certified returns a transport like this one that shows the certificate.
+	// Its connections are its own.
+	Certified(cert tls.Certificate) (http.RoundTripper, error)
+}
+
+// WithCertificate returns a transport like rt, with the same policy, that shows
+// a client certificate (RFC 8705). No connection of rt's is used by it, nor any
+// of its own by rt. Any transport but a [Certifier] or an *http.Transport is an
+// error: nothing goes out without the certificate.
+func WithCertificate(rt http.RoundTripper, cert tls.Certificate) (http.RoundTripper, error) {
+	switch t := rt.(type) {
+	case Certifier:
+		return t.Certified(cert)
+	case *http.Transport:
+		c := t.Clone()
+		if c.TLSClientConfig == nil {
+			c.TLSClientConfig = &tls.Config{}
+		}
+		c.TLSClientConfig.Certificates = []tls.Certificate{cert}
+		return c, nil
+	}
+	return nil, fmt.Errorf("transport %T can't show a client certificate", rt)
+}
 
 func (t telling) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {

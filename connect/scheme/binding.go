@@ -1,6 +1,7 @@
 package scheme
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,8 +26,12 @@ type Binding struct {
 	// renewed; 0: it doesn't say.
 	Margin time.Duration
 
-	expired []int // statuses besides 401 that say so
-	retry   *catalog.Retry
+	// Certificate is what the provider wants to see of the client when a
+	// connection to it is made; nil: nothing.
+	Certificate *tls.Certificate
+
+	expired []int            // statuses besides 401 that say so
+	signals []catalog.Signal // other answers that do
 	headers []header
 	query   []param
 	parts   []string // secrets that what is injected is made of, see Secrets
@@ -77,7 +82,7 @@ func (b base) bind(g Grant) (*Binding, error) {
 		return nil, ErrNoUpstream
 	}
 	env := b.env(g, nil)
-	out := &Binding{expired: req.ExpiredStatuses, retry: b.provider.Retry}
+	out := &Binding{expired: req.ExpiredStatuses, signals: req.Expired}
 	if r := b.provider.TokenResponse; r != nil {
 		out.Margin = time.Duration(r.RefreshMarginS) * time.Second
 	}
@@ -116,6 +121,9 @@ func (b base) bind(g Grant) (*Binding, error) {
 	slices.SortFunc(out.query, func(a, b param) int { return strings.Compare(a.name, b.name) })
 	if len(req.Body) > 0 {
 		out.perRequest(b, g).body = req.Body
+	}
+	if out.Certificate, err = b.certificate(g); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
@@ -179,21 +187,6 @@ func (b *Binding) owns(piece string) bool {
 	key, _, _ := strings.Cut(piece, "=")
 	name, err := url.QueryUnescape(key)
 	return err != nil || slices.ContainsFunc(b.query, func(p param) bool { return p.name == name })
-}
-
-// Expired tells whether an answer says that the credential has ended: a 401, or
-// what the provider's entry takes for one. A 401 that asks for a wider scope is
-// none of these: a new token would have the same scope (RFC 6750 section 3.1).
-func (b *Binding) Expired(res *http.Response) bool {
-	if res.StatusCode != http.StatusUnauthorized {
-		return slices.Contains(b.expired, res.StatusCode)
-	}
-	for _, challenge := range res.Header["Www-Authenticate"] {
-		if strings.Contains(challenge, "insufficient_scope") {
-			return false
-		}
-	}
-	return true
 }
 
 // Names lists the headers and query parameters that are put on a request.

@@ -32,7 +32,7 @@ func (s selfSigned) Accept(_ context.Context, answers map[string]string) (Grant,
 func (s selfSigned) Renew(_ context.Context, g Grant) (Grant, error) { return s.sign(g) }
 
 func (s selfSigned) sign(g Grant) (Grant, error) {
-	now := time.Now()
+	now := time.Now().Truncate(time.Second) // as the claims are
 	token, err := s.signed(g, s.grantValues(g))
 	if err != nil {
 		return Grant{}, ofField(err)

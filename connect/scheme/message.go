@@ -182,7 +182,11 @@ func (b base) fetchForm(req *http.Request, g Grant) (document, error) {
 }
 
 func (b base) read(req *http.Request, g Grant, whole bool, usual syntax) (document, error) {
-	res, err := b.clientFor(g).Do(req)
+	client, err := b.clientFor(g)
+	if err != nil {
+		return document{}, err
+	}
+	res, err := client.Do(req)
 	if err != nil {
 		return document{}, unreachable(err)
 	}

@@ -256,7 +256,8 @@ func (b base) answers(fields []catalog.Field, in map[string]string, bad FieldErr
 		if !visible(f, fields, in) {
 			continue
 		}
-		if !f.Secret {
+		// (A key in PEM ends with a line break by itself.)
+		if !f.Secret || f.Format == "pem_or_base64" || strings.HasPrefix(strings.TrimSpace(v), "-----BEGIN ") {
 			v = strings.TrimSpace(v)
 		} else if v != strings.TrimSpace(v) {
 			bad[f.Name] = "has a space or a line break at its beginning or end; remove it"
@@ -291,6 +292,13 @@ func (b base) accept(in map[string]string) (Grant, error) {
 	}
 	if len(bad) > 0 {
 		return Grant{}, bad
+	}
+	cert, err := b.certificate(g)
+	if err != nil {
+		return Grant{}, err
+	}
+	if cert != nil && expired(cert) {
+		return Grant{}, FieldErrors{certificateField: "has expired"}
 	}
 	return g, nil
 }

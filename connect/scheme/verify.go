@@ -55,7 +55,11 @@ func (b base) try(ctx context.Context, g Grant, binding *Binding, path int) (sta
 	if err != nil {
 		return 0, false, err
 	}
-	res, err := b.client.Do(req)
+	client, err := b.clientFor(g)
+	if err != nil {
+		return 0, false, err
+	}
+	res, err := client.Do(req)
 	if err != nil {
 		return 0, false, unreachable(err)
 	}
