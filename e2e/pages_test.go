@@ -76,6 +76,10 @@ func look(t *testing.T, ctx context.Context, axe, g, name string) {
 	for _, v := range violations {
 		t.Errorf("%s, %s: %s", name, g, v)
 	}
+	middle, err := chromedp.Run(ctx, chromedp.Evaluate[float64](`(function () { var b = document.querySelector('main').getBoundingClientRect(); return (b.left + b.right - document.documentElement.clientWidth) / 2; })()`))
+	if err != nil || middle < -1 || middle > 1 {
+		t.Errorf("%s, %s: %v px off the middle (%v)", name, g, middle, err)
+	}
 	wide, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > document.documentElement.clientWidth`))
 	if err != nil || wide {
 		t.Errorf("%s, %s: wider than the window (%v)", name, g, err)

@@ -136,6 +136,14 @@
   });
   var button = form.querySelector('button[type=submit]');
   var label = button.querySelector('span');
+  // Providers don't let themselves be framed: from a frame the way leads into a
+  // window of its own.
+  var framed = window.parent !== window && form.dataset.window;
+  if (framed) {
+    form.target = '_blank';
+    form.rel = 'opener';
+    label.textContent = form.dataset.window;
+  }
   var rest = label.textContent;
   var waits;
   // One answer is enough; a secret goes out as a password, even while shown.
@@ -145,6 +153,7 @@
       label.textContent = text;
       form.querySelector('[role=status]').textContent = text;
     };
+    if (framed) return say(form.dataset.opened);
     button.setAttribute('aria-disabled', 'true');
     say(button.dataset.busy);
     waits = setTimeout(function () { say(button.dataset.waits); }, 6000);
