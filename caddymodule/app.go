@@ -43,6 +43,26 @@ type App struct {
 	// Where secrets rest. Default: sealed
 	VaultRaw json.RawMessage `json:"vault,omitempty" caddy:"namespace=keycaddy.vaults inline_key=vault"`
 
+	// What the connect pages call your app. Default: an app
+	AppName string `json:"app_name,omitempty"`
+
+	// How it is made sure that the person at the browser is the user that a
+	// connect session was opened for, for integrations that don't say.
+	Trust
+
+	// Gives every integration a callback address of its own,
+	// `<public_url>/oauth/callback/<integration>`, so that an answer which one
+	// provider was tricked into can't be taken for another's. Each has to be
+	// registered with its provider. Default: one address for all
+	OwnCallbacks bool `json:"own_callbacks,omitempty"`
+
+	// How the connect pages look.
+	Look *Look `json:"look,omitempty"`
+
+	// The origins whose pages may hold the connect pages in a frame. Default:
+	// none
+	Embedders []string `json:"embedders,omitempty"`
+
 	// The API keys that apps may use: UUIDs of version 4, best given as
 	// placeholders such as `{env.KEYCADDY_API_KEY}`. If there is none here and
 	// none was made before, one is made on the first start and printed once.
@@ -88,6 +108,25 @@ type Egress struct {
 	Allow []string `json:"allow,omitempty"`
 }
 
+// Trust is how it is made sure that the person at the browser is the user that
+// a connect session was opened for. Nothing is redeemed or stored before.
+type Trust struct {
+	// Which proofs are accepted. `app`: your backend redeems the ticket that the
+	// browser brings to a return address, and names its signed-in user. `opener`:
+	// a page of one of your origins has opened the window and answers. `person`:
+	// whoever is there reads which user will get access, and says that it is
+	// them. There is no way to accept none. Default: person, app if there is a
+	// return address, opener if there is an origin
+	Proofs []string `json:"proofs,omitempty"`
+
+	// Your app's addresses that browsers may be sent back to. A session names
+	// one of them, letter by letter.
+	ReturnURLs []string `json:"return_urls,omitempty"`
+
+	// The origins of your app's pages, such as `https://app.example.com`.
+	AppOrigins []string `json:"app_origins,omitempty"`
+}
+
 // Integration is a provider set up with your own client.
 type Integration struct {
 	// The provider's id in the catalog (`caddy keycaddy providers` lists them).
@@ -109,6 +148,17 @@ type Integration struct {
 
 	// Parameters added to the authorization URL.
 	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
+
+	// Gives the integration a callback address of its own; see the app's
+	// `own_callbacks`.
+	OwnCallback bool `json:"own_callback,omitempty"`
+
+	// How its pages look, over the general look.
+	Look *Look `json:"look,omitempty"`
+
+	// How it is made sure who connects. Each of the three that is given takes
+	// the place of the general one.
+	Trust
 
 	// Values for the entry's operator fields (`app_fields`), by name.
 	Fields map[string]string `json:"fields,omitempty"`
@@ -164,14 +214,33 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	var integrations []*connect.Integration
 	for key, in := range a.Integrations {
-		made, err := in.make(key, cat, repl)
+		made, err := in.make(key, cat, a.Trust, repl)
 		if err != nil {
 			return fmt.Errorf("integration %s: %w", key, err)
 		}
+		made.OwnCallback = in.OwnCallback || a.OwnCallbacks
 		integrations = append(integrations, made)
 	}
-	a.setup, err = connect.NewSetup(cat, public, egress.NewClient(a.policy, tokenTimeout), integrations)
-	return err
+	if a.setup, err = connect.NewSetup(cat, public, egress.NewClient(a.policy, tokenTimeout), integrations); err != nil {
+		return err
+	}
+	if a.setup.AppName, err = repl.ReplaceOrErr(a.AppName, true, true); err != nil {
+		return fmt.Errorf("app_name: %w", err)
+	}
+	if a.setup.Look, err = a.Look.load(repl); err != nil {
+		return err
+	}
+	for _, raw := range a.Embedders {
+		origin, err := repl.ReplaceOrErr(raw, true, true)
+		if err == nil {
+			err = connect.CheckOrigin(origin)
+		}
+		if err != nil {
+			return fmt.Errorf("embedder %q: %w", raw, err)
+		}
+		a.setup.Embedders = append(a.setup.Embedders, origin)
+	}
+	return nil
 }
 
 // tokenTimeout bounds one request to a provider's token endpoint.
@@ -292,7 +361,30 @@ func openCatalog(folder string, imported ...*catalog.Provider) (*catalog.Catalog
 // creation, which nobody has recorded.
 var started = time.Now()
 
-func (in *Integration) make(key string, cat *catalog.Catalog, repl *caddy.Replacer) (*connect.Integration, error) {
+// over returns t with what it leaves out as in general.
+func (t Trust) over(general Trust, repl *caddy.Replacer) (out connect.Trust, err error) {
+	fill := func(own, general []string) (filled []string) {
+		if own == nil {
+			own = general
+		}
+		for _, raw := range own {
+			v, rerr := repl.ReplaceOrErr(raw, true, true)
+			if rerr != nil {
+				err = rerr
+			}
+			filled = append(filled, v)
+		}
+		return filled
+	}
+	for _, p := range fill(t.Proofs, general.Proofs) {
+		out.Proofs = append(out.Proofs, connect.Proof(p))
+	}
+	out.ReturnURLs = fill(t.ReturnURLs, general.ReturnURLs)
+	out.AppOrigins = fill(t.AppOrigins, general.AppOrigins)
+	return out, err
+}
+
+func (in *Integration) make(key string, cat *catalog.Catalog, trust Trust, repl *caddy.Replacer) (*connect.Integration, error) {
 	if in == nil || key == "" {
 		return nil, errors.New("it has no configuration or no key")
 	}
@@ -314,6 +406,12 @@ func (in *Integration) make(key string, cat *catalog.Catalog, repl *caddy.Replac
 			err = fmt.Errorf("%s: %w", name, rerr)
 		}
 		return v
+	}
+	if out.Look, err = in.Look.load(repl); err != nil {
+		return nil, err
+	}
+	if out.Trust, err = in.Trust.over(trust, repl); err != nil {
+		return nil, err
 	}
 	out.App = scheme.App{
 		ClientID:            replace("client_id", in.ClientID),

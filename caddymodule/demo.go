@@ -56,7 +56,7 @@ func (d *Demo) Provision(ctx caddy.Context) error {
 	setup := app.(*App).setup
 	base := setup.PublicURL.JoinPath(d.Path).String()
 	value, _, err := demos.LoadOrNew(base, func() (caddy.Destructor, error) {
-		return &demoHandler{demo.New(demo.Options{BaseURL: base, RedirectURIs: []string{setup.CallbackURL()}}), base}, nil
+		return &demoHandler{demo.New(demo.Options{BaseURL: base}), base}, nil
 	})
 	if err != nil {
 		return err

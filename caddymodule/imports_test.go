@@ -32,8 +32,8 @@ var arrows = map[string][]string{
 	"connect/sqlite":    {"./vault", "./connect", "modernc.org/sqlite"},
 	"connect/postgres":  {"./vault", "./connect", "github.com/jackc/pgx/v5"},
 	"connect/storetest": {"./connect"},
-	"connect/page":      {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
-	"connect/api":       {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap"},
+	"connect/page":      {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap", "golang.org/x/text/language"},
+	"connect/api":       {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap", "golang.org/x/text/language"},
 	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
 	"proxy/redact":      {},
 	"caddymodule": {

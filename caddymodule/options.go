@@ -17,6 +17,13 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    public_url <origin>
 //	    store      <name> ...
 //	    vault      <name> ...
+//	    app_name   <name>
+//	    proofs     app|opener|person...
+//	    return_url <address>...
+//	    app_origin <origin>...
+//	    look { ... }
+//	    own_callbacks
+//	    embedder   <origin>...
 //	    api_key    <uuid>...
 //	    catalog    <folder>
 //	    catalog nango <file>
@@ -31,6 +38,11 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	        scopes        <scope>...
 //	        authorization_param <name> <value>
 //	        field         <name> <value>
+//	        proofs        app|opener|person...
+//	        return_url    <address>...
+//	        app_origin    <origin>...
+//	        own_callback
+//	        look { ... }
 //	    }
 //	}
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
@@ -54,6 +66,21 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 	switch d.Val() {
 	case "public_url":
 		return oneArg(d, &a.PublicURL)
+	case "app_name":
+		return oneArg(d, &a.AppName)
+	case "proofs", "return_url", "app_origin":
+		return a.Trust.parseOption(d)
+	case "look":
+		return parseLook(d, &a.Look)
+	case "own_callbacks":
+		return single(d, &a.OwnCallbacks)
+	case "embedder":
+		origins := d.RemainingArgs()
+		if len(origins) == 0 {
+			return d.ArgErr()
+		}
+		a.Embedders = append(a.Embedders, origins...)
+		return nil
 	case "catalog":
 		return a.parseCatalog(d)
 	case "api_key":
@@ -180,8 +207,44 @@ func (in *Integration) parseOption(d *caddyfile.Dispenser) error {
 		return pair(d, &in.AuthorizationParams)
 	case "field":
 		return pair(d, &in.Fields)
+	case "proofs", "return_url", "app_origin":
+		return in.Trust.parseOption(d)
+	case "look":
+		return parseLook(d, &in.Look)
+	case "own_callback":
+		return single(d, &in.OwnCallback)
 	}
 	return d.Errf("unrecognized integration option %s", d.Val())
+}
+
+func (t *Trust) parseOption(d *caddyfile.Dispenser) error {
+	into := map[string]*[]string{"proofs": &t.Proofs, "return_url": &t.ReturnURLs, "app_origin": &t.AppOrigins}[d.Val()]
+	values := d.RemainingArgs()
+	if len(values) == 0 {
+		return d.ArgErr()
+	}
+	*into = append(*into, values...)
+	return nil
+}
+
+func parseLook(d *caddyfile.Dispenser, look **Look) error {
+	if *look != nil {
+		return d.Err("look is given twice")
+	}
+	*look = new(Look)
+	return (*look).parse(d)
+}
+
+// single reads an option that has no value and is given once.
+func single(d *caddyfile.Dispenser, into *bool) error {
+	if *into {
+		return d.Errf("%s is given twice", d.Val())
+	}
+	*into = true
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
 }
 
 // oneArg reads an option that has one value and is given once.

@@ -23,6 +23,12 @@ type Authorize struct {
 	CodeIsURLEncoded bool   `yaml:"code_is_url_encoded"`
 	StateParam       string `yaml:"state_param"` // default: state
 
+	// Issuer is the server's issuer identifier. Where the callback brings iss
+	// (RFC 9207), it has to be this, byte for byte; it has to bring it where
+	// IssuerSent is true.
+	Issuer     Value `yaml:"issuer"`
+	IssuerSent bool  `yaml:"issuer_sent"`
+
 	CaptureCallbackParams map[string]string `yaml:"capture_callback_params"` // connection field to callback parameter
 
 	Mode                string            `yaml:"mode" enum:"vendor_install"`

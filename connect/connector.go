@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
 	"net/url"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -39,6 +39,9 @@ var (
 	// ErrOtherBrowser says that a callback came from a browser that the flow
 	// was not started in.
 	ErrOtherBrowser = errors.New("connect: authorization attempt was started in another browser")
+	// ErrOtherCallback says that a callback came to another address than the
+	// flow's: the answer is for another integration.
+	ErrOtherCallback = errors.New("connect: callback is for another integration")
 	// ErrConnectionGone says that the connection to be connected again has
 	// been removed.
 	ErrConnectionGone = errors.New("connect: connection to reconnect does not exist")
@@ -79,14 +82,17 @@ type Visit struct {
 	Integrations []*Integration
 }
 
-// Step is what the visitor does next: go to the provider, or nothing more.
+// Step is what the visitor does next: go to the provider, prove who is there,
+// or nothing more.
 type Step struct {
-	// Redirect is the provider's address; empty when the connection is made.
+	// Redirect is the provider's address, if that is next.
 	Redirect string
 	// Flow names the flow, whose cookie must have the value Binding.
 	Flow    string
 	Binding string
-	// Connection is set when Redirect is empty.
+	// Waiting is set if what was entered waits for a proof.
+	Waiting *Waiting
+	// Connection is set when there is nothing more to do.
 	Connection Connection
 }
 
@@ -107,6 +113,9 @@ func (c *Connector) Open(ctx context.Context, s Session) (token string, _ Sessio
 			return "", Session{}, fmt.Errorf("%w: %w", ErrConnectionGone, err)
 		}
 	}
+	if err := c.checkReturnURL(&s); err != nil {
+		return "", Session{}, err
+	}
 	token = SessionPrefix + randomHex(32)
 	s.Token, s.Created = DigestOf(token), time.Now().UTC().Truncate(time.Millisecond)
 	s.Expires = s.Created.Add(SessionTTL)
@@ -114,6 +123,20 @@ func (c *Connector) Open(ctx context.Context, s Session) (token string, _ Sessio
 		return "", Session{}, fmt.Errorf("storing session: %w", err)
 	}
 	return token, s, nil
+}
+
+// checkReturnURL refuses an address that one of the session's integrations
+// doesn't list, or couldn't bring its ticket to.
+func (c *Connector) checkReturnURL(s *Session) error {
+	if s.ReturnURL == "" {
+		return nil
+	}
+	for _, in := range c.Setup.Integrations() {
+		if s.Allows(in.Key) && !slices.Contains(in.Trust.ReturnURLs, s.ReturnURL) {
+			return fmt.Errorf("%w: integration %q", ErrReturnURL, in.Key)
+		}
+	}
+	return nil
 }
 
 // Close ends a session.
@@ -163,8 +186,10 @@ func (v *Visit) Fields(in *Integration) []*catalog.Field {
 }
 
 // Submit takes the visitor's answers. An OAuth integration leads to the
-// provider; with all others the connection is made here, after the provider
-// has accepted the credential, or nothing is stored.
+// provider. With all others the provider is asked whether it accepts the
+// credential, or nothing is stored; the connection is then made here, if the
+// person is proof enough of who is there (whoever calls has told her whose
+// connection it will be), or waits for Confirm.
 //
 // Errors: ErrSessionExpired, ErrNotAllowed, scheme.FieldErrors, *VerifyError,
 // *scheme.TokenError, ErrConnectionGone.
@@ -197,7 +222,13 @@ func (c *Connector) Submit(ctx context.Context, token, integration string, answe
 		c.Logger.Info("credential refused while connecting", zap.String("integration", in.Key), zap.Error(err))
 		return Step{}, err
 	}
+	if !in.Trust.Accepts(ByPerson) || in.Trust.ReturnURL(&v.Session) != "" {
+		return c.holdForm(ctx, v, in, g)
+	}
 	conn, err := c.save(ctx, &v.Session, in, g)
+	if err == nil {
+		c.note(ctx, v.Token, Result{Status: Connected, Integration: in.Key, Connection: conn.ID.Connection})
+	}
 	return Step{Connection: conn}, err
 }
 
@@ -215,7 +246,7 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 		Session:     v.Token,
 		Integration: in.Key,
 		Config:      config,
-		RedirectURL: c.Setup.CallbackURL(),
+		RedirectURL: c.Setup.CallbackURL(in),
 		Expires:     time.Now().Add(FlowTTL),
 	}
 	defaults := v.Defaults[in.Key]
@@ -231,21 +262,28 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 	if err := c.Store.PutFlow(ctx, f); err != nil {
 		return Step{}, fmt.Errorf("storing authorization attempt: %w", err)
 	}
+	c.note(ctx, f.Session, Result{Status: Pending, Integration: in.Key})
 	c.Logger.Info("authorization started", zap.String("integration", in.Key), zap.String("flow", f.ID))
 	return Step{Redirect: to, Flow: f.ID, Binding: binding}, nil
 }
 
-// schemeFlow is what the scheme sees of a flow. The PKCE verifier is made of
-// the two secrets that only the browser has both of (43 characters, as RFC 7636
-// section 4.1 asks for): it rests nowhere, and a callback from another browser
+// derive makes a value, for one purpose, of the two secrets that only the
+// browser has both of. It rests nowhere, and a callback from another browser
 // could not even make it.
-func schemeFlow(f *Flow, state, binding string, d SessionDefaults) scheme.Flow {
+func derive(purpose, state, binding string) []byte {
 	mac := hmac.New(sha256.New, []byte(binding))
-	mac.Write([]byte("pkce verifier\x00" + state))
+	mac.Write([]byte(purpose + "\x00" + state))
+	return mac.Sum(nil)
+}
+
+// schemeFlow is what the scheme sees of a flow. The PKCE verifier has the 43
+// characters that RFC 7636 section 4.1 asks for.
+func schemeFlow(f *Flow, state, binding string, d SessionDefaults) scheme.Flow {
 	kept, config := f.kept(state, binding)
 	return scheme.Flow{
 		State:       state,
-		Verifier:    scheme.Secret(base64.RawURLEncoding.EncodeToString(mac.Sum(nil))),
+		Verifier:    scheme.Secret(base64.RawURLEncoding.EncodeToString(derive("pkce verifier", state, binding))),
+		Nonce:       base64.RawURLEncoding.EncodeToString(derive("nonce", state, binding)),
 		RedirectURL: f.RedirectURL,
 		Config:      config,
 		Kept:        kept,
@@ -254,20 +292,23 @@ func schemeFlow(f *Flow, state, binding string, d SessionDefaults) scheme.Flow {
 	}
 }
 
-// Arrival is a callback that belongs to a flow.
+// Arrival is a callback, or a proof, that belongs to a flow.
 type Arrival struct {
-	Flow       Flow
+	Flow Flow
+	// Waiting is set if a code has come and is not redeemed yet.
+	Waiting    *Waiting
 	Connection Connection // set if the flow succeeded
 }
 
-// Finish ends the flow that a callback belongs to. The state works once,
-// whatever comes of it; binding returns the value of the flow's cookie. How
-// the flow has ended is also kept for Flow.
+// Arrive takes a callback that came to an address. The state works once,
+// whatever comes of it; binding returns the value of the flow's cookie. A code that has come is sealed and
+// waits for Confirm; nothing is asked of the provider. How the flow has ended,
+// if it has, is also kept for Flow.
 //
-// Errors: ErrFlowExpired (with no Arrival), ErrOtherBrowser,
+// Errors: ErrFlowExpired (with no Arrival), ErrOtherBrowser, ErrOtherCallback,
 // *scheme.CallbackError, *scheme.TokenError, ErrSessionExpired,
 // ErrNotAllowed, ErrConnectionGone.
-func (c *Connector) Finish(ctx context.Context, callback url.Values, binding func(flow string) string) (Arrival, error) {
+func (c *Connector) Arrive(ctx context.Context, at string, callback url.Values, binding func(flow string) string) (Arrival, error) {
 	state := c.Setup.stateOf(callback)
 	if state == "" {
 		return Arrival{}, ErrFlowExpired
@@ -279,47 +320,98 @@ func (c *Connector) Finish(ctx context.Context, callback url.Values, binding fun
 	if err != nil {
 		return Arrival{}, fmt.Errorf("reading authorization attempt: %w", err)
 	}
-	a := Arrival{Flow: f}
-	a.Connection, err = c.arrive(ctx, &f, state, binding(f.ID), callback)
-	outcome := outcomeOf(a.Connection, err)
-	a.Flow.Outcome = &outcome
-	fields := []zap.Field{zap.String("integration", f.Integration), zap.String("flow", f.ID)}
+	key := binding(f.ID)
+	if err := f.arrived(at, key); err != nil {
+		return c.finish(ctx, f, Connection{}, err)
+	}
+	w, err := c.arrive(ctx, &f, state, key, callback)
 	if err != nil {
-		c.Logger.Warn("authorization failed", append(fields, zap.Error(err))...)
-	} else {
-		c.Logger.Info("authorization finished", append(fields, zap.String("connection", a.Connection.ID.Connection))...)
+		return c.finish(ctx, f, Connection{}, err)
 	}
-	if ferr := c.Store.FinishFlow(context.WithoutCancel(ctx), f.ID, outcome); ferr != nil {
-		c.Logger.Error("recording how an authorization ended", append(fields, zap.Error(ferr))...)
-	}
-	return a, err
+	return Arrival{Flow: f, Waiting: w}, nil
 }
 
-func (c *Connector) arrive(ctx context.Context, f *Flow, state, binding string, callback url.Values) (Connection, error) {
-	if got := DigestOf(binding); subtle.ConstantTimeCompare(got[:], f.Browser[:]) != 1 {
-		return Connection{}, ErrOtherBrowser
+// arrived tells whether a callback has come to the flow's own address, from the
+// flow's own browser. An answer that was given to another integration comes to
+// another address, where these have one each (S7, S12).
+func (f *Flow) arrived(at, binding string) error {
+	switch {
+	case !equal(DigestOf(binding), f.Browser):
+		return ErrOtherBrowser
+	case at != f.RedirectURL:
+		return ErrOtherCallback
 	}
+	return nil
+}
+
+func (c *Connector) arrive(ctx context.Context, f *Flow, state, binding string, callback url.Values) (*Waiting, error) {
+	s, in, err := c.party(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := in.Scheme.(scheme.Redirector)
+	if !ok {
+		return nil, ErrNotAllowed
+	}
+	if err := r.Check(schemeFlow(f, state, binding, s.Defaults[in.Key]), callback); err != nil {
+		return nil, err
+	}
+	return c.hold(ctx, f, &s, in, holdKey(state, binding), held{State: state, Binding: binding, Callback: callback})
+}
+
+// party returns whose flow it is and what for, as both are now.
+func (c *Connector) party(ctx context.Context, f *Flow) (Session, *Integration, error) {
 	s, err := c.Store.Session(ctx, f.Session)
 	if errors.Is(err, ErrNotFound) {
-		return Connection{}, ErrSessionExpired
+		return Session{}, nil, ErrSessionExpired
 	}
 	if err != nil {
-		return Connection{}, fmt.Errorf("reading session: %w", err)
+		return Session{}, nil, fmt.Errorf("reading session: %w", err)
 	}
 	in, err := c.Setup.Integration(f.Integration)
 	if err != nil {
-		return Connection{}, err
+		return Session{}, nil, err
 	}
-	r, ok := in.Scheme.(scheme.Redirector)
-	if !ok || !s.Allows(in.Key) {
-		return Connection{}, ErrNotAllowed
+	if !s.Allows(in.Key) {
+		return Session{}, nil, ErrNotAllowed
 	}
-	g, err := r.Exchange(ctx, schemeFlow(f, state, binding, s.Defaults[in.Key]), callback)
-	if err != nil {
-		return Connection{}, err
+	return s, in, nil
+}
+
+// finish records how a flow has ended.
+func (c *Connector) finish(ctx context.Context, f Flow, conn Connection, err error) (Arrival, error) {
+	outcome := outcomeOf(conn, err)
+	f.Outcome, f.Hold = &outcome, nil
+	switch {
+	case errors.Is(err, ErrUserMismatch):
+		c.Logger.Warn("the person at the browser is not the session's user; what was brought is thrown away", append(f.fields(), zap.String("event", "link_user_mismatch"))...)
+	case err != nil:
+		c.Logger.Warn("authorization failed", append(f.fields(), zap.Error(err))...)
+	default:
+		c.Logger.Info("authorization finished", append(f.fields(), zap.String("connection", conn.ID.Connection))...)
 	}
-	// From here on the code is spent: a visitor who goes away must not undo it.
-	return c.save(context.WithoutCancel(ctx), &s, in, g)
+	if ferr := c.Store.FinishFlow(context.WithoutCancel(ctx), f.ID, outcome); ferr != nil {
+		c.Logger.Error("recording how an authorization ended", append(f.fields(), zap.Error(ferr))...)
+	}
+	r := Result{Status: Connected, Integration: f.Integration, Connection: outcome.Connection}
+	if outcome.Code != "" {
+		r = Result{Status: Failed, Integration: f.Integration, Code: outcome.Code}
+	}
+	c.note(context.WithoutCancel(ctx), f.Session, r)
+	return Arrival{Flow: f, Connection: conn}, err
+}
+
+// note keeps how a session's attempt stands, for whoever has opened the pages.
+// Nothing depends on it.
+func (c *Connector) note(ctx context.Context, session Digest, r Result) {
+	if err := c.Store.NoteResult(ctx, session, r); err != nil && !errors.Is(err, ErrNotFound) {
+		c.Logger.Error("recording how a session stands", zap.String("integration", r.Integration), zap.Error(err))
+	}
+}
+
+// fields name a flow in the log.
+func (f *Flow) fields() []zap.Field {
+	return []zap.Field{zap.String("integration", f.Integration), zap.String("flow", f.ID)}
 }
 
 func outcomeOf(conn Connection, err error) Outcome {
@@ -338,6 +430,12 @@ func outcomeOf(conn Connection, err error) Outcome {
 		return Outcome{Code: token.Code, Detail: token.Description}
 	case errors.Is(err, ErrOtherBrowser):
 		return Outcome{Code: "other_browser"}
+	case errors.Is(err, ErrOtherCallback):
+		return Outcome{Code: "other_callback"}
+	case errors.Is(err, ErrUserMismatch):
+		return Outcome{Code: "link_user_mismatch"}
+	case errors.Is(err, ErrProofRefused):
+		return Outcome{Code: "proof_refused"}
 	case errors.Is(err, ErrSessionExpired):
 		return Outcome{Code: "session_expired"}
 	case errors.Is(err, ErrConnectionGone):

@@ -45,7 +45,7 @@ func TestS4StateIsGoodOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			switch _, err := w.Finish(t.Context(), callback, with(step)); {
+			switch _, err := w.arrive(t.Context(), callback, step); {
 			case err == nil:
 				won.Add(1)
 			case errors.Is(err, connect.ErrFlowExpired):
@@ -79,7 +79,7 @@ func TestS3CallbackWithoutItsState(t *testing.T) {
 		"case": {strings.ToUpper(state)},
 	} {
 		callback := url.Values{"code": good["code"], "state": states}
-		if a, err := w.Finish(t.Context(), callback, with(step)); !errors.Is(err, connect.ErrFlowExpired) || a.Flow.ID != "" {
+		if a, err := w.arrive(t.Context(), callback, step); !errors.Is(err, connect.ErrFlowExpired) || a.Flow.ID != "" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -87,7 +87,7 @@ func TestS3CallbackWithoutItsState(t *testing.T) {
 		t.Error("the token endpoint was asked")
 	}
 	w.empty()
-	if _, err := w.Finish(t.Context(), good, with(step)); err != nil {
+	if _, err := w.arrive(t.Context(), good, step); err != nil {
 		t.Errorf("the true callback: %v", err)
 	}
 }
@@ -96,7 +96,7 @@ func TestS3S6CallbackFromAnotherBrowser(t *testing.T) {
 	for name, cookie := range map[string]string{"none": "", "another": strings.Repeat("a", 64)} {
 		w := newServer(t, demo.Options{})
 		step := w.depart()
-		a, err := w.Finish(t.Context(), w.consent(step.Redirect, "allow"), func(string) string { return cookie })
+		a, err := w.Arrive(t.Context(), public+"/oauth/callback", w.consent(step.Redirect, "allow"), func(string) string { return cookie })
 		if !errors.Is(err, connect.ErrOtherBrowser) || a.Flow.ID != step.Flow || a.Flow.Outcome.Code != "other_browser" || w.exchanges() != 0 {
 			t.Errorf("%s: %v, %d token calls", name, err, w.exchanges())
 		}
@@ -110,7 +110,7 @@ func TestS5StateExpires(t *testing.T) {
 		step := w.depart()
 		callback := w.consent(step.Redirect, "allow")
 		time.Sleep(connect.FlowTTL)
-		if _, err := w.Finish(t.Context(), callback, with(step)); !errors.Is(err, connect.ErrFlowExpired) || w.exchanges() != 0 {
+		if _, err := w.arrive(t.Context(), callback, step); !errors.Is(err, connect.ErrFlowExpired) || w.exchanges() != 0 {
 			t.Errorf("got %v, %d token calls", err, w.exchanges())
 		}
 		if _, err := w.Flow(t.Context(), step.Flow); !errors.Is(err, connect.ErrFlowExpired) {
@@ -123,7 +123,7 @@ func TestS5StateExpires(t *testing.T) {
 		must(t, err)
 		callback = w.consent(step.Redirect, "allow")
 		time.Sleep(6 * time.Minute)
-		if a, err := w.Finish(t.Context(), callback, with(step)); !errors.Is(err, connect.ErrSessionExpired) || a.Flow.Outcome.Code != "session_expired" || w.exchanges() != 0 {
+		if a, err := w.arrive(t.Context(), callback, step); !errors.Is(err, connect.ErrSessionExpired) || a.Flow.Outcome.Code != "session_expired" || w.exchanges() != 0 {
 			t.Errorf("got %v, %d token calls", err, w.exchanges())
 		}
 		w.empty()
@@ -151,7 +151,7 @@ func TestS16S17CallbacksThatBringNoCode(t *testing.T) {
 			w := newServer(t, demo.Options{})
 			step := w.depart()
 			test.callback.Set("state", w.consent(step.Redirect, "allow").Get("state"))
-			a, err := w.Finish(t.Context(), test.callback, with(step))
+			a, err := w.arrive(t.Context(), test.callback, step)
 			var ce *scheme.CallbackError
 			if !errors.As(err, &ce) || ce.Code != test.code {
 				t.Fatalf("got %v", err)
@@ -178,7 +178,7 @@ func TestS15RefusedCodeStoresNothing(t *testing.T) {
 	step := w.depart()
 	callback := w.consent(step.Redirect, "allow")
 	callback.Set("code", "canary-code-that-nobody-knows")
-	a, err := w.Finish(t.Context(), callback, with(step))
+	a, err := w.arrive(t.Context(), callback, step)
 	var te *scheme.TokenError
 	if !errors.As(err, &te) || te.Code != "invalid_grant" || a.Flow.Outcome.Code != "invalid_grant" || strings.Contains(err.Error(), "canary") {
 		t.Errorf("got %v, %+v", err, a.Flow.Outcome)
@@ -192,7 +192,7 @@ func TestFinishedFlowIsKeptWhenTheVisitorGoesAway(t *testing.T) {
 	callback := w.consent(step.Redirect, "allow")
 	ctx, cancel := context.WithCancel(t.Context())
 	w.vault.write = func() error { cancel(); return nil } // the code is spent by now
-	a, err := w.Finish(ctx, callback, with(step))
+	a, err := w.arrive(ctx, callback, step)
 	must(t, err)
 	if f, err := w.Flow(t.Context(), step.Flow); err != nil || f.Outcome == nil || f.Outcome.Connection != a.Connection.ID.Connection {
 		t.Errorf("flow %+v, %v", f.Outcome, err)

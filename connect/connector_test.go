@@ -138,7 +138,7 @@ func TestDefaultsOfTheAppWinOverAnswers(t *testing.T) {
 	if len(q.Get("state")) != 64 || len(q.Get("code_challenge")) != 43 {
 		t.Errorf("state %q, challenge %q", q.Get("state"), q.Get("code_challenge"))
 	}
-	a, err := w.Finish(t.Context(), w.consent(step.Redirect, "allow"), with(step))
+	a, err := w.arrive(t.Context(), w.consent(step.Redirect, "allow"), step)
 	must(t, err)
 	if !reflect.DeepEqual(a.Connection.Config, map[string]string{"region": "eu"}) {
 		t.Errorf("config %v", a.Connection.Config)
@@ -207,7 +207,7 @@ func TestReconnectNeedsItsConnection(t *testing.T) {
 	step, err := w.Submit(t.Context(), token, "demo", nil)
 	must(t, err)
 	must(t, w.Disconnect(t.Context(), id)) // while the visitor is at the provider
-	a, err := w.Finish(t.Context(), w.consent(step.Redirect, "allow"), with(step))
+	a, err := w.arrive(t.Context(), w.consent(step.Redirect, "allow"), step)
 	if !errors.Is(err, connect.ErrConnectionGone) || a.Flow.Outcome == nil || a.Flow.Outcome.Code != "connection_gone" {
 		t.Errorf("got %+v, %v", a.Flow.Outcome, err)
 	}

@@ -375,9 +375,18 @@ func (w *world) authorize(s connect.Session, answers map[string]string) connect.
 	w.t.Helper()
 	step, err := w.Submit(w.t.Context(), w.open(s), "demo", answers)
 	must(w.t, err)
-	a, err := w.Finish(w.t.Context(), w.consent(step.Redirect, "allow"), with(step))
+	a, err := w.arrive(w.t.Context(), w.consent(step.Redirect, "allow"), step)
 	must(w.t, err)
 	return a.Connection
+}
+
+// arrive is a callback, and then the person's word that it is meant so.
+func (n *node) arrive(ctx context.Context, callback url.Values, step connect.Step) (connect.Arrival, error) {
+	a, err := n.Arrive(ctx, public+"/oauth/callback", callback, with(step))
+	if err != nil {
+		return a, err
+	}
+	return n.Confirm(ctx, a.Waiting.Key, connect.Evidence{By: connect.ByPerson})
 }
 
 // account is authorize for tests that need any connection.

@@ -210,7 +210,7 @@ func TestReconnectOfARemovedConnectionLeavesNothing(t *testing.T) {
 		_, err := w.Store.Delete(t.Context(), id)
 		must(t, err)
 	}
-	if _, err := w.Finish(t.Context(), w.consent(step.Redirect, "allow"), with(step)); !errors.Is(err, connect.ErrConnectionGone) {
+	if _, err := w.arrive(t.Context(), w.consent(step.Redirect, "allow"), step); !errors.Is(err, connect.ErrConnectionGone) {
 		t.Errorf("got %v", err)
 	}
 	w.gone(c)

@@ -3,6 +3,7 @@ package connect
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/hex"
 	"slices"
 	"time"
@@ -18,6 +19,9 @@ func DigestOf(token string) Digest {
 	var short [64]byte // API keys fit, and need no memory of their own
 	return sha256.Sum256(append(short[:0], token...))
 }
+
+// equal compares digests in constant time.
+func equal(a, b Digest) bool { return subtle.ConstantTimeCompare(a[:], b[:]) == 1 }
 
 // randomHex returns n random bytes as hex digits.
 func randomHex(n int) string {
@@ -41,8 +45,17 @@ type Session struct {
 	Reconnect  bool
 	// Defaults are the app's own values, by integration.
 	Defaults map[string]SessionDefaults
-	Created  time.Time
-	Expires  time.Time
+	// ReturnURL, if not empty, is the app's address that the browser is sent to
+	// with a ticket; see Trust.
+	ReturnURL string
+	// Language is that of the pages, as a BCP 47 tag; empty: as the browser
+	// wants it. Look is how they look.
+	Language string
+	Look     *Look
+	// Result is how the latest attempt stands; nil before the first.
+	Result  *Result
+	Created time.Time
+	Expires time.Time
 }
 
 // SessionDefaults are what the app has set beforehand for one integration.
@@ -60,10 +73,19 @@ func (s *Session) Allows(integration string) bool {
 	return len(s.Allowed) == 0 || slices.Contains(s.Allowed, integration)
 }
 
+// UserID is the app's name of the user that the session is for, or empty.
+func (s *Session) UserID() string {
+	if s.EndUser != nil {
+		return s.EndUser.ID
+	}
+	return s.Tags["end_user_id"]
+}
+
 // Flow is one attempt to connect: from the moment the visitor sets out for the
-// provider to the answer. Nothing in it is secret. The PKCE verifier in
-// particular is not: it is derived, at the callback, from the state in the
-// address and the key in the browser's cookie, and so rests nowhere.
+// provider to the answer. Nothing in it is of use to who reads it. The PKCE
+// verifier is derived, at the callback, from the state in the address and the
+// key in the browser's cookie, and so rests nowhere; what a hold has sealed
+// can't be opened without these two either.
 type Flow struct {
 	// ID names the flow in addresses, and the cookie that binds it.
 	ID string
@@ -77,6 +99,8 @@ type Flow struct {
 	Config      map[string]string
 	RedirectURL string
 	Expires     time.Time
+	// Hold is what waits for a proof; stores return it from TakeHeld only.
+	Hold *Hold
 	// Outcome is nil while the flow is under way.
 	Outcome *Outcome
 }
@@ -88,6 +112,21 @@ type Outcome struct {
 	Code string `json:"code,omitempty"`
 	// Detail is the provider's own word on it: cleaned, and cut to 200 characters.
 	Detail string `json:"detail,omitempty"`
+}
+
+// Status of a Result.
+const (
+	Pending   = "pending" // at the provider, or waiting for a proof
+	Connected = "connected"
+	Failed    = "failed"
+)
+
+// Result is how a session's latest attempt stands, as its app is told.
+type Result struct {
+	Status      string `json:"status"`
+	Integration string `json:"provider_config_key"`
+	Connection  string `json:"connection_id,omitempty"`
+	Code        string `json:"code,omitempty"`
 }
 
 // APIKey lets an app call the API and the proxy.

@@ -69,7 +69,12 @@ type Integration struct {
 	Provider    *catalog.Provider
 	App         scheme.App
 	Scheme      scheme.Scheme
-	Created     time.Time
+	Trust       Trust
+	// OwnCallback gives it a callback address that no other integration has.
+	OwnCallback bool
+	// Look is how its pages look, over the setup's.
+	Look    Look
+	Created time.Time
 	// TokenRate is how many token calls a second the provider allows, for all
 	// processes together; 0: no limit is known.
 	TokenRate float64
@@ -90,6 +95,12 @@ type Setup struct {
 	PublicURL *url.URL
 	// Client sends keycaddy's own requests to providers.
 	Client *http.Client
+	// AppName is what the pages call the app; empty: an app.
+	AppName string
+	// Embedders are the origins whose pages may hold these in a frame.
+	Embedders []string
+	// Look is how the pages look in general.
+	Look Look
 
 	integrations map[string]*Integration
 }
@@ -99,10 +110,13 @@ func NewSetup(cat *catalog.Catalog, public *url.URL, client *http.Client, integr
 	s := &Setup{Catalog: cat, PublicURL: public, Client: client, integrations: make(map[string]*Integration)}
 	for _, in := range integrations {
 		if public != nil {
-			in.App.RedirectURL = s.CallbackURL()
+			in.App.RedirectURL = s.CallbackURL(in)
 		}
 		sch, err := scheme.For(in.Provider, in.App, client)
 		if err != nil {
+			return nil, fmt.Errorf("integration %s: %w", in.Key, err)
+		}
+		if err := in.Trust.settle(); err != nil {
 			return nil, fmt.Errorf("integration %s: %w", in.Key, err)
 		}
 		in.Scheme = sch
@@ -136,8 +150,16 @@ func (s *Setup) Integrations() []*Integration {
 	return all
 }
 
-// CallbackURL is where providers send browsers back to.
-func (s *Setup) CallbackURL() string { return s.PublicURL.JoinPath("/oauth/callback").String() }
+// CallbackURL is where providers send browsers back to. Where integrations have
+// addresses of their own, an answer that one was given can't be taken for
+// another's.
+func (s *Setup) CallbackURL(in *Integration) string {
+	u := s.PublicURL.String() + "/oauth/callback"
+	if in.OwnCallback {
+		u += "/" + url.PathEscape(in.Key)
+	}
+	return u
+}
 
 // ConnectLink is the address that opens the connect pages with a session.
 func (s *Setup) ConnectLink(token string) string {

@@ -119,6 +119,9 @@ type Store interface {
 	PutSession(ctx context.Context, s Session) error
 	// Session returns the unexpired session with the token, or ErrNotFound.
 	Session(ctx context.Context, token Digest) (Session, error)
+	// NoteResult keeps how the session's latest attempt stands; ErrNotFound if
+	// the session has ended.
+	NoteResult(ctx context.Context, token Digest, r Result) error
 	// DeleteSession ends a session; ending none is no error.
 	DeleteSession(ctx context.Context, token Digest) error
 
@@ -127,7 +130,17 @@ type Store interface {
 	// TakeFlow returns the unexpired flow with the state, once: of any number
 	// of concurrent calls one succeeds, all others get ErrNotFound.
 	TakeFlow(ctx context.Context, state Digest) (Flow, error)
-	// FinishFlow records how a flow ended; ErrNotFound if it is gone.
+	// HoldFlow keeps what a flow has brought until it is taken or its time is
+	// over. The flow itself lives for FlowTTL longer, so that it can be told how
+	// it ended. ErrExists if the flow, or another, has that hold already;
+	// ErrNotFound if the flow is gone.
+	HoldFlow(ctx context.Context, id string, h Hold) error
+	// TakeHeld returns the flow with what it holds under the key, once: of any
+	// number of concurrent calls one succeeds, all others get ErrNotFound, as
+	// do those that come too late.
+	TakeHeld(ctx context.Context, key Digest) (Flow, error)
+	// FinishFlow records how a flow ended and removes what it held; ErrNotFound
+	// if it is gone.
 	FinishFlow(ctx context.Context, id string, o Outcome) error
 	// Flow returns the unexpired flow with the id, taken or not, or ErrNotFound.
 	Flow(ctx context.Context, id string) (Flow, error)

@@ -170,7 +170,7 @@ func TestNoSecretIsFoundAnywhere(t *testing.T) {
 	}
 	t.Setenv("CANARY_API_KEY", apiKey)
 	t.Setenv("CANARY_SECRET", clientSecret)
-	config := strings.Replace(caddyfile(dir, port, strings.Replace(demoIntegration(d), "keycaddy-demo-secret", "{env.CANARY_SECRET}", 1)+fmt.Sprintf(`
+	config := strings.Replace(caddyfile(dir, port, strings.Replace(demoIntegration(d, "demo"), "keycaddy-demo-secret", "{env.CANARY_SECRET}", 1)+fmt.Sprintf(`
 		integration demo-key {
 			provider keycaddy-demo-key
 			field base_url %s

@@ -31,6 +31,8 @@ auth_scheme: oauth2_code
 authorize:
   url: "{app.server}/auth"
   pkce: true
+  issuer: "{app.server}"
+  issuer_sent: true
   params:
     prompt: consent
 
@@ -73,6 +75,9 @@ func connectOIDC(t *testing.T, link string) {
 		chromedp.Click(chromedp.CSS(`button[type=submit]`)),
 		chromedp.WaitVisible(chromedp.CSS(`#allow`)),
 		chromedp.Click(chromedp.CSS(`#allow`)),
+		chromedp.WaitVisible(chromedp.CSS(`button[value=yes]`)),
+		chromedp.Sleep(600*time.Millisecond), // a click at once might have been meant for the page before
+		chromedp.Click(chromedp.CSS(`button[value=yes]`)),
 		chromedp.WaitVisible(chromedp.CSS(`.outcome`)),
 	)
 	if err != nil {

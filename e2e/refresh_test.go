@@ -110,7 +110,7 @@ func (v *visitor) visit(address string, form url.Values) (status int, body []byt
 	return res.StatusCode, body, next
 }
 
-var hiddenInput = regexp.MustCompile(`name="(session_token|csrf|request)" value="([^"]+)"`)
+var hiddenInput = regexp.MustCompile(`name="(session_token|csrf|request|flow)" value="([^"]+)"`)
 
 // fill reads a page's form, with more answers.
 func fill(body []byte, more ...string) url.Values {
@@ -147,6 +147,20 @@ func (v *visitor) consent(page, decision string) string {
 	return callback
 }
 
+// confirm comes back from the provider, says that it is meant so, and returns
+// the address of the result.
+func (v *visitor) confirm(callback string) string {
+	v.t.Helper()
+	_, _, asked := v.visit(callback, nil)
+	_, body, _ := v.visit(asked, nil)
+	base, _, _ := strings.Cut(asked, "?")
+	_, _, done := v.visit(base, fill(body, "decision", "yes"))
+	if done == "" {
+		v.t.Fatalf("no result after %s", body)
+	}
+	return done
+}
+
 // connect connects an account of the demo provider.
 func (v *visitor) connect(link string) {
 	v.t.Helper()
@@ -154,7 +168,7 @@ func (v *visitor) connect(link string) {
 	if next == "" {
 		v.t.Fatalf("the form does not lead to the provider: %d %s", status, body)
 	}
-	_, _, done := v.visit(v.consent(next, "allow"), nil)
+	done := v.confirm(v.consent(next, "allow"))
 	if status, body, _ := v.visit(done, nil); status != http.StatusOK {
 		v.t.Fatalf("not connected: %d %s", status, body)
 	}
@@ -163,13 +177,16 @@ func (v *visitor) connect(link string) {
 // callbackAt is where a Caddy on the port has providers send browsers to.
 func callbackAt(port int) string { return fmt.Sprintf("http://localhost:%d/oauth/callback", port) }
 
-func demoIntegration(d *demoServer) string {
-	return fmt.Sprintf(`integration demo {
+// demoIntegration is an integration with the demo provider; more are its options.
+func demoIntegration(d *demoServer, key string, more ...string) string {
+	return fmt.Sprintf(`integration %s {
 			provider keycaddy-demo
 			client_id keycaddy-demo
 			client_secret keycaddy-demo-secret
 			field base_url %s
-		}`, d.URL)
+			%s
+		}
+`, key, d.URL, strings.Join(more, "\n"))
 }
 
 // burst makes calls through each of the Caddys at once and fails the test
@@ -239,7 +256,7 @@ func oneRefresh(t *testing.T, d *demoServer, calls int, caddys ...*caddy) {
 func TestOneRefreshForManyCalls(t *testing.T) {
 	dir, port := t.TempDir(), freePort(t)
 	d := startDemo(t, demo.Options{AccessTTL: time.Hour, RedirectURIs: []string{callbackAt(port)}})
-	c := startCaddy(t, dir, port, caddyfile(dir, port, demoIntegration(d), "keycaddy"))
+	c := startCaddy(t, dir, port, caddyfile(dir, port, demoIntegration(d, "demo"), "keycaddy"))
 	newVisitor(t).connect(c.link("demo", "ada"))
 	burst(t, 1, c)
 	oneRefresh(t, d, 200, c)
@@ -251,7 +268,7 @@ func TestOneRefreshForTwoProcesses(t *testing.T) {
 	d := startDemo(t, demo.Options{AccessTTL: time.Hour, RedirectURIs: []string{callbackAt(ports[0])}})
 	var caddys []*caddy
 	for i, port := range ports {
-		config := caddyfile(dir, port, demoIntegration(d), "keycaddy")
+		config := caddyfile(dir, port, demoIntegration(d, "demo"), "keycaddy")
 		config = strings.Replace(config, "/admin.sock", fmt.Sprintf("/admin-%d.sock", i), 1)
 		caddys = append(caddys, startCaddy(t, dir, port, config))
 	}

@@ -226,12 +226,16 @@ func (r *run) connect() error {
 		if got, want := callback.Scheme+"://"+callback.Host+callback.Path, publicURL+"/oauth/callback"; got != want {
 			return fmt.Errorf("the browser is sent back to %s, not %s", got, want)
 		}
-		arrival, err := r.connector.Finish(r.ctx, callback.Query(), func(flow string) string {
+		arrival, err := r.connector.Arrive(r.ctx, publicURL+"/oauth/callback", callback.Query(), func(flow string) string {
 			if flow == step.Flow {
 				return step.Binding
 			}
 			return ""
 		})
+		if err != nil {
+			return err
+		}
+		arrival, err = r.connector.Confirm(r.ctx, arrival.Waiting.Key, connect.Evidence{By: connect.ByPerson})
 		if err != nil {
 			return err
 		}

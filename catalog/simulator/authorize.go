@@ -75,7 +75,17 @@ func (v *Vendor) authorize(x *exchange, address string) ([]string, *url.URL) {
 	}
 	c := &code{value: "co/de+" + random(20) + "=", state: query.Get(v.renamed("state")), challenge: query.Get("code_challenge")}
 	x.code = c
-	out = append(out, x.differs("query", v.pageParams(), got, false)...)
+	params := v.pageParams()
+	if slices.Contains(strings.FieldsFunc(v.scopes(), func(r rune) bool { return r == ' ' || r == ',' || r == '+' }), "openid") {
+		// An ID token is bound to its flow by a nonce, whatever else the entry
+		// may have there (OpenID Connect Core 1.0 section 3.1.2.1).
+		if n, _ := got["nonce"].(string); len(n) < 32 {
+			out = append(out, "the query has no nonce of the flow's own")
+		}
+		delete(got, "nonce")
+		delete(params, "nonce")
+	}
+	out = append(out, x.differs("query", params, got, false)...)
 	if scope := v.scopes(); a.RawScope && scope != "" && !strings.Contains("&"+rawQuery+"&", "&scope="+scope+"&") {
 		out = append(out, "the scope is not as it was written: "+quote(rawQuery))
 	}

@@ -58,6 +58,7 @@ func (a *API) Handler() http.Handler {
 	handle("GET /integrations/{key}", a.app(a.getIntegration))
 	handle("POST /connect/sessions", a.app(a.createSession))
 	handle("POST /connect/sessions/reconnect", a.app(a.createReconnectSession))
+	handle("POST /connect/sessions/confirm", a.app(a.confirmSession))
 	handle("GET /connect/session", a.getSession)
 	handle("DELETE /connect/session", a.deleteSession)
 	handle("GET /connections", a.app(a.listConnections))

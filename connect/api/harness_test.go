@@ -241,7 +241,9 @@ func (s *service) connect(integration, id string, user *connect.EndUser, answers
 	to, err := url.Parse(step.Redirect)
 	must(s.t, err)
 	callback := url.Values{"state": {to.Query().Get("state")}, "code": {"c"}}
-	a, err := s.connector.Finish(s.t.Context(), callback, func(string) string { return step.Binding })
+	a, err := s.connector.Arrive(s.t.Context(), to.Query().Get("redirect_uri"), callback, func(string) string { return step.Binding })
+	must(s.t, err)
+	a, err = s.connector.Confirm(s.t.Context(), a.Waiting.Key, connect.Evidence{By: connect.ByPerson})
 	must(s.t, err)
 	return a.Connection
 }

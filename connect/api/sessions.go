@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/text/language"
+
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
@@ -39,6 +41,9 @@ type sessionRequest struct {
 	Tags          map[string]string       `json:"tags"`
 	ConnectionID  string                  `json:"connection_id"`
 	IntegrationID string                  `json:"integration_id"`
+	ReturnURL     string                  `json:"return_url"`
+	Language      string                  `json:"language"`
+	Look          *connect.Look           `json:"look"`
 }
 
 var tagKey = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_\-./]{0,63}$`)
@@ -49,7 +54,20 @@ func (a *API) session(in *sessionRequest) (connect.Session, []problem.Field) {
 	fail := func(code, message string, path ...string) {
 		bad = append(bad, problem.Field{Code: code, Message: message, Path: path})
 	}
-	s := connect.Session{Allowed: in.Allowed, Tags: make(map[string]string)}
+	s := connect.Session{Allowed: in.Allowed, Tags: make(map[string]string), ReturnURL: in.ReturnURL, Language: in.Language, Look: in.Look}
+	if in.Language != "" {
+		if tag, err := language.Parse(in.Language); err != nil {
+			fail("invalid_format", "Is no language tag such as de or pt-BR", "language")
+		} else {
+			s.Language = tag.String()
+		}
+	}
+	if in.Look != nil {
+		var le *connect.LookError
+		if errors.As(in.Look.Check(), &le) {
+			fail("custom", le.Reason, "look", le.Name)
+		}
+	}
 	if u := in.EndUser; u != nil {
 		if n := len(u.ID); n == 0 || n > 255 {
 			fail("too_small", "Must have 1 to 255 characters", "end_user", "id")
@@ -158,6 +176,9 @@ func (a *API) open(w http.ResponseWriter, r *http.Request, s connect.Session) er
 		p := problem.Invalid("body")
 		p.Message = "ConnectionID or IntegrationId does not exists"
 		return p
+	}
+	if errors.Is(err, connect.ErrReturnURL) {
+		return problem.Invalid("body", problem.Field{Code: "custom", Message: "Is not one of the return_url that the operator has listed for every integration of the session", Path: []string{"return_url"}})
 	}
 	if err != nil {
 		return err

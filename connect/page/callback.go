@@ -13,7 +13,8 @@ import (
 // only where it can't be told whose sign-in this was, the page is shown here.
 func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 	var flow, token string
-	_, err := h.connector.Finish(r.Context(), r.URL.Query(), func(id string) (binding string) {
+	at := h.connector.Setup.PublicURL.String() + r.URL.EscapedPath()
+	a, err := h.connector.Arrive(r.Context(), at, r.URL.Query(), func(id string) (binding string) {
 		flow = id
 		binding, token = h.boundFlow(r, id)
 		return binding
@@ -22,13 +23,17 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 		h.unbindFlow(w, flow)
 	}
 	if flow == "" || token == "" || errors.Is(err, connect.ErrOtherBrowser) {
-		if err == nil { // can't be: without its cookie no flow succeeds
+		if err == nil { // can't be: without its cookie no flow goes on
 			err = connect.ErrOtherBrowser
 		}
 		h.failWith(w, r, err)
 		return
 	}
-	seeOther(w, donePath+"?"+sessionQuery(token, "flow", flow))
+	if err != nil {
+		seeOther(w, donePath+"?"+sessionQuery(token, "flow", flow))
+		return
+	}
+	h.wait(w, a.Flow.ID, token, a.Waiting)
 }
 
 type doneView struct {
@@ -40,6 +45,9 @@ type doneView struct {
 	Detail    string   // the provider's own words
 	Code      string
 	Again     string // the form's address; empty if the session has ended
+
+	Origins []string // of the app's pages, which are told
+	Result  connect.Result
 }
 
 func (h *Handler) serveDone(w http.ResponseWriter, r *http.Request) {
@@ -54,9 +62,12 @@ func (h *Handler) serveDone(w http.ResponseWriter, r *http.Request) {
 		h.failWith(w, r, err)
 		return
 	}
-	h.showDone(w, in.DisplayName, doneView{
-		Steps: h.steps(stepDone, len(v.Integrations) > 1), Reconnect: v.Reconnect,
-	})
+	h = h.dressed(r, &v.Session, in)
+	view := doneView{Steps: h.steps(stepDone, len(v.Integrations) > 1), Reconnect: v.Reconnect, Origins: h.appOrigins(in), Tile: tileFor(in)}
+	if v.Result != nil && v.Result.Integration == in.Key {
+		view.Result = *v.Result
+	}
+	h.showDone(w, in.DisplayName, view)
 }
 
 // showFlow shows how an authorization ended, to whoever has the token of the
@@ -76,13 +87,12 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 	v, in, err := h.visit(r, token, f.Integration)
 	switch {
 	case err == nil:
-		name, view.Reconnect = in.DisplayName, v.Reconnect
+		h = h.dressed(r, &v.Session, in)
+		name, view.Reconnect, view.Origins, view.Tile = in.DisplayName, v.Reconnect, h.appOrigins(in), tileFor(in)
 		view.Steps = h.steps(stepDone, len(v.Integrations) > 1)
 	case errors.Is(err, connect.ErrSessionExpired), errors.Is(err, connect.ErrNotAllowed):
 		view.Again = ""
-		if in, err := h.connector.Setup.Integration(f.Integration); err == nil {
-			name = in.DisplayName
-		}
+		name = h.nameOf(f.Integration)
 	default:
 		h.failWith(w, r, err)
 		return
@@ -90,6 +100,13 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 	outcome := connect.Outcome{Code: codeUnfinished}
 	if f.Outcome != nil {
 		outcome = *f.Outcome
+	}
+	view.Result = connect.Result{Status: connect.Connected, Integration: f.Integration, Connection: outcome.Connection}
+	if outcome.Code != "" {
+		view.Result = connect.Result{Status: connect.Failed, Integration: f.Integration, Code: outcome.Code}
+	}
+	if outcome.Code == "link_user_mismatch" {
+		view.Again = "" // by the same link it would come to the same
 	}
 	if outcome.Code != "" {
 		reason := h.text.failure(outcome.Code, name)
@@ -100,7 +117,9 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 }
 
 func (h *Handler) showDone(w http.ResponseWriter, name string, v doneView) {
-	v.Name, v.Tile = name, tileOf(name)
+	if v.Name = name; v.Tile.Initials == "" {
+		v.Tile = tileOf(name)
+	}
 	if v.Failure == nil {
 		h.render(w, http.StatusOK, "done", page{Title: h.text.doneTitle(name), Data: v})
 		return

@@ -14,7 +14,7 @@ func TestCallbackSucceeds(t *testing.T) {
 		s := newSite(t, public)
 		token := s.open(connect.Session{Connection: "c1"})
 		to := s.consent(s.depart("demo", token), "allow")
-		a := s.get(to)
+		a := s.arrive(to)
 		a.expect(t, 303)
 		clean := a.Header.Get("Location")
 		if !strings.HasPrefix(clean, "/connect/done?flow=") || !strings.HasSuffix(clean, "&session_token="+token) || strings.Contains(clean, "code") {
@@ -54,7 +54,7 @@ func TestS4StateWorksOnce(t *testing.T) {
 	for k, v := range s.cookies {
 		jar[k] = v
 	}
-	s.get(to).expect(t, 303)
+	s.arrive(to).expect(t, 303)
 	s.cookies = jar // with its cookie, as in a second tab
 	a := s.get(to)
 	a.expect(t, 400, "This sign-in is no longer valid", "start again")
@@ -145,7 +145,7 @@ func TestSessionEndedAtTheProvider(t *testing.T) {
 func (s *site) callback(token, query string) answer {
 	s.t.Helper()
 	state := s.depart("hostile", token).Query().Get("state")
-	a := s.get("/oauth/callback?state=" + state + "&" + query)
+	a := s.arrive("/oauth/callback?state=" + state + "&" + query)
 	a.expect(s.t, 303)
 	return s.get(a.Header.Get("Location"))
 }
@@ -207,7 +207,7 @@ func TestS16HostileWordsAreQuotedAndEscaped(t *testing.T) {
 func TestDoneIsForTheSessionsVisitor(t *testing.T) {
 	s := newSite(t, app)
 	token, other := s.open(connect.Session{}), s.open(connect.Session{})
-	a := s.get(s.consent(s.depart("demo", token), "allow"))
+	a := s.arrive(s.consent(s.depart("demo", token), "allow"))
 	done, err := url.Parse(a.Header.Get("Location"))
 	must(t, err)
 	flow := done.Query().Get("flow")

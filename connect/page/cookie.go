@@ -74,9 +74,10 @@ func (h *Handler) ownForm(r *http.Request, token, key string) bool {
 }
 
 // bindFlow ties an authorization to this browser. The session token goes along,
-// since the provider's redirect doesn't bring it.
-func (h *Handler) bindFlow(w http.ResponseWriter, flow, binding, token string) {
-	h.setCookie(w, flowCookie+flow, binding+"."+token, connect.FlowTTL)
+// since the provider's redirect doesn't bring it. The binding is another one
+// before and after the provider (S23).
+func (h *Handler) bindFlow(w http.ResponseWriter, flow, binding, token string, ttl time.Duration) {
+	h.setCookie(w, flowCookie+flow, binding+"."+token, ttl)
 }
 
 // boundFlow returns what bindFlow has left in this browser.

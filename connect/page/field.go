@@ -25,6 +25,9 @@ type fieldView struct {
 	Secret          bool
 	Multiline       bool
 	When            string // a condition, in words
+	WhenID, Equals  string // the same, for the script
+	Steers          bool   // others depend on it
+	Wrong           string // what is said of a value that doesn't fit, while it is typed
 	Error           string
 	Describe        string // ids of what explains the input
 	Focus           bool
@@ -69,8 +72,15 @@ func (h *Handler) fields(p *catalog.Provider, fields []*catalog.Field, a attempt
 		if c := f.VisibleWhen; c != nil {
 			v.Required = false // nothing is, without knowing the other answer
 			v.When = h.text.when(titleOf(fields, c.Field), c.Equals)
+			v.WhenID, v.Equals = "field-"+c.Field, c.Equals
 		}
-		v.Error = h.text.fieldError(f, a.bad[f.Name])
+		for _, other := range fields {
+			v.Steers = v.Steers || other.VisibleWhen != nil && other.VisibleWhen.Field == f.Name
+		}
+		if v.Pattern != "" {
+			v.Wrong = h.text.fieldError(f, &catalog.FieldError{Field: f.Name, Code: catalog.CodePattern})
+		}
+		v.Error = h.text.answerError(f, a.answers[f.Name], a.bad[f.Name])
 		v.describe()
 		out = append(out, v)
 	}
@@ -89,7 +99,7 @@ func guide(p *catalog.Provider, fields []*fieldView) []string {
 // describe lists the texts that belong to the input, what is wrong first.
 func (v *fieldView) describe() {
 	var ids []string
-	if v.Error != "" {
+	if v.Error != "" || v.Wrong != "" {
 		ids = append(ids, v.ID+"-error")
 	}
 	if v.Prefix != "" || v.Suffix != "" {

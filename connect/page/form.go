@@ -24,7 +24,10 @@ type formView struct {
 	Reconnect  bool
 	Checked    bool     // the provider is asked before anything is stored
 	Guide      []string // what to do at the vendor, in sentences
+	Pledge     bool     // sending the form is the proof that it is meant so
+	App        string
 	Fields     []*fieldView
+	Folded     []*fieldView // not needed, and out of the way
 	Links      []link
 	Alert      *notice
 	FocusAlert bool
@@ -57,20 +60,23 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 		h.failWith(w, r, err)
 		return
 	}
+	h = h.dressed(r, &v.Session, in)
 	_, redirects := in.Scheme.(scheme.Redirector)
 	several := len(v.Integrations) > 1
 	title := h.text.formTitle(in.DisplayName, v.Reconnect)
 	view := formView{
 		Who: whoOf(&v.Session), Steps: h.steps(stepConnect, several),
-		Name: in.DisplayName, Domain: in.Provider.VendorDomain, Tile: tileOf(in.DisplayName),
-		Redirects: redirects, Reconnect: v.Reconnect, Checked: checked(in),
+		Name: in.DisplayName, Domain: in.Provider.VendorDomain, Tile: tileFor(in),
+		Pledge: !redirects && in.Trust.Accepts(connect.ByPerson) && in.Trust.ReturnURL(&v.Session) == "",
+		App:    h.connector.Setup.AppName, Redirects: redirects, Reconnect: v.Reconnect, Checked: checked(in),
 		Fields: h.fields(in.Provider, v.Fields(in), a), Links: h.links(in, redirects), Alert: a.alert,
 		Action: withPath + url.PathEscape(key), Token: token, Key: formKey(h.visitor(w, r), token),
 	}
+	view.fold()
 	if several {
 		view.Back = choosePath + "?" + sessionQuery(token)
 	}
-	if len(view.Fields) == 0 {
+	if len(view.Fields)+len(view.Folded) == 0 {
 		view.Links = nil
 	}
 	view.Guide = guide(in.Provider, view.Fields)
@@ -81,6 +87,8 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 	}
 	if redirects {
 		p.formAction = h.leavingPolicy(strings.HasPrefix(in.Provider.Authorize.URL.String(), "http://"))
+	} else if to, err := url.Parse(in.Trust.ReturnURL(&v.Session)); err == nil && to.Host != "" {
+		p.formAction = "'self' " + to.Scheme + "://" + to.Host
 	}
 	h.render(w, status, "form", p)
 }
@@ -89,6 +97,22 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 func checked(in *connect.Integration) bool {
 	v := in.Provider.Verify
 	return in.Provider.Mode == catalog.ModeClientCredentials || v != nil && len(v.Paths) > 0
+}
+
+// fold puts what need not be answered out of the way, unless that is all there
+// is, or something was entered or is wrong there.
+func (v *formView) fold() {
+	var needed, folded []*fieldView
+	for _, f := range v.Fields {
+		if f.Required || f.When != "" || f.Error != "" || f.Value != "" || f.Steers {
+			needed = append(needed, f)
+		} else {
+			folded = append(folded, f)
+		}
+	}
+	if len(needed) > 0 && len(folded) > 0 {
+		v.Fields, v.Folded = needed, folded
+	}
 }
 
 // focus puts the cursor where the visitor has something to do.
@@ -103,23 +127,7 @@ func (h *Handler) focus(v *formView) {
 }
 
 func (h *Handler) serveSubmit(w http.ResponseWriter, r *http.Request, key string) {
-	if err := h.cross.Check(r); err != nil {
-		h.logger.Warn("refused a form from another site", zap.String("integration", key), zap.Error(err))
-		h.fail(w, r, http.StatusForbidden, h.text.ForeignForm)
-		return
-	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
-		h.fail(w, r, http.StatusUnsupportedMediaType, h.text.ForeignForm)
-		return
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			h.fail(w, r, http.StatusRequestEntityTooLarge, h.text.TooLarge)
-			return
-		}
-		h.fail(w, r, http.StatusBadRequest, h.text.ForeignForm)
+	if !h.readForm(w, r) {
 		return
 	}
 	token := r.PostForm.Get("session_token")
@@ -133,6 +141,7 @@ func (h *Handler) serveSubmit(w http.ResponseWriter, r *http.Request, key string
 		h.failWith(w, r, err)
 		return
 	}
+	h = h.dressed(r, &v.Session, in)
 	answers := make(map[string]string)
 	for _, f := range v.Fields(in) {
 		answers[f.Name] = entered(f, r.PostForm.Get(fieldName(f.Name)))
@@ -142,11 +151,38 @@ func (h *Handler) serveSubmit(w http.ResponseWriter, r *http.Request, key string
 	case err != nil:
 		h.refuse(w, r, in, v.Fields(in), token, answers, err)
 	case to.Redirect != "":
-		h.bindFlow(w, to.Flow, to.Binding, token)
+		h.bindFlow(w, to.Flow, to.Binding, token, connect.FlowTTL)
 		seeOther(w, to.Redirect)
+	case to.Waiting != nil:
+		h.wait(w, to.Flow, token, to.Waiting)
 	default:
 		seeOther(w, donePath+"?"+sessionQuery(token, "integration", key))
 	}
+}
+
+// readForm reads a form that comes from our own pages, or answers that it won't
+// do.
+func (h *Handler) readForm(w http.ResponseWriter, r *http.Request) bool {
+	if err := h.cross.Check(r); err != nil {
+		h.logger.Warn("refused a form from another site", zap.String("path", r.URL.Path), zap.Error(err))
+		h.fail(w, r, http.StatusForbidden, h.text.ForeignForm)
+		return false
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+		h.fail(w, r, http.StatusUnsupportedMediaType, h.text.ForeignForm)
+		return false
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			h.fail(w, r, http.StatusRequestEntityTooLarge, h.text.TooLarge)
+			return false
+		}
+		h.fail(w, r, http.StatusBadRequest, h.text.ForeignForm)
+		return false
+	}
+	return true
 }
 
 func (h *Handler) visit(r *http.Request, token, key string) (*connect.Visit, *connect.Integration, error) {

@@ -19,7 +19,7 @@ func TestFormShowsFields(t *testing.T) {
 	a.expect(t, 200, "<title>Connect Name of desk</title>", "An app you use wants to connect to your Name of desk account.",
 		`<label for="field-subdomain">Your subdomain</label>`, ">https://</span>", ">.desk.example</span>",
 		`placeholder="e.g. acme"`, `pattern="\s*(?:https\u{3a}\u{2f}\u{2f})?`, `maxlength="16384"`,
-		`aria-describedby="field-subdomain-around field-subdomain-help"`, "https://….desk.example",
+		`aria-describedby="field-subdomain-error field-subdomain-around field-subdomain-help"`, "https://….desk.example",
 		`href="https://desk.example/help" target="_blank" rel="noopener noreferrer"`,
 		"<option>us</option>", `<option value="">`, ">Optional<", ">Required<",
 		`<textarea class="" id="field-certificate"`, "Only needed if Region is eu.",
@@ -103,8 +103,8 @@ func TestS25FieldErrorsKeepWhatWasTypedButSecrets(t *testing.T) {
 	a.expect(t, 422, "<title>Error: Connect Name of desk</title>", "3 answers need another look", `role="alert"`,
 		`value="a b&#34;&gt;&lt;script&gt;"`, "<option selected>eu</option>",
 		`aria-invalid="true" aria-describedby="field-subdomain-error field-subdomain-around field-subdomain-help" autofocus`,
-		`<p class="error" id="field-subdomain-error">Your subdomain does not have the form`, `id="field-username-error">Username is required.`,
-		`id="field-password-error">Password has a space or a line break`)
+		`>This does not have the form that is expected. e.g. acme</p>`, `id="field-username-error">This is needed here.`,
+		`id="field-password-error">There is a space or a line break`)
 	a.refuse(t, "s3cret-pass", "b\"><script>")
 	if n := strings.Count(a.main(), "autofocus"); n != 1 {
 		t.Errorf("%d elements have the focus", n)
@@ -121,7 +121,7 @@ func TestSubmitTakesOffWhatIsPastedAlong(t *testing.T) {
 		got, cert = r.Header.Get("Authorization"), r.Header.Get("X-Cert")
 	})
 	a := s.submit("desk", s.open(connect.Session{}), "subdomain", " https://acme.desk.example/ ", "username", "a@b.example ",
-		"password", "pw", "certificate", "YWJj\r\n")
+		"password", "pw", "region", "eu", "certificate", "YWJj\r\n")
 	a.expect(t, 303)
 	if c := s.connections()[0].Config["subdomain"]; c != "acme" {
 		t.Errorf("subdomain is %q", c)
@@ -129,6 +129,33 @@ func TestSubmitTakesOffWhatIsPastedAlong(t *testing.T) {
 	if got != "Basic YUBiLmV4YW1wbGU6cHc=" || cert != "YWJj" {
 		t.Errorf("provider got %q, %q", got, cert)
 	}
+}
+
+// A field that depends on another's answer is neither wanted nor kept without it.
+func TestFieldsThatDependOnOthers(t *testing.T) {
+	s := newSite(t, app)
+	token := s.open(connect.Session{})
+	var cert string
+	s.answerWith(func(_ http.ResponseWriter, r *http.Request) { cert = r.Header.Get("X-Cert") })
+	s.get("/connect/with/desk?session_token="+token).expect(t, 200, `data-when="field-region" data-equals="eu"`)
+	s.submit("desk", token, "subdomain", "acme", "username", "a@b.example", "password", "pw", "region", "us", "certificate", "YWJj").expect(t, 303)
+	if c := s.connections()[0].Config; c["certificate"] != "" || cert != "" {
+		t.Errorf("kept %q, sent %q", c, cert)
+	}
+}
+
+func TestWhatIsNotNeededIsFolded(t *testing.T) {
+	s := newSite(t, app)
+	a := s.get("/connect/with/client?session_token=" + s.open(connect.Session{}))
+	a.expect(t, 200, "<summary>More options</summary>")
+	before, after, _ := strings.Cut(a.main(), "<summary>More options")
+	if !strings.Contains(before, "field-client_id") || strings.Contains(before, "field-audience") || !strings.Contains(after, "field-audience") {
+		t.Errorf("folded otherwise:\n%s", a.main())
+	}
+	// What is wrong there is not hidden.
+	a = s.submit("client", s.open(connect.Session{}), "client_id", "x", "client_secret", "y", "audience", "no good")
+	a.expect(t, 422)
+	a.refuse(t, "<summary>More options</summary>")
 }
 
 func TestSubmitRefused(t *testing.T) {

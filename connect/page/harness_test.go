@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"context"
+	"fmt"
 	"html"
 	"io"
 	"net/http"
@@ -61,7 +62,8 @@ token: {url: 'BASE/fake/token', client_auth: basic}
 cred_fields:
   - {name: client_id, required: true}
   - {name: client_secret, required: true, secret: true}
-request: {base_url: 'BASE/fake', headers: {authorization: 'Bearer {token.access_token}'}}
+conn_fields: [{name: audience, regex: '^[a-z]+$'}]
+request: {base_url: 'BASE/fake', headers: {authorization: 'Bearer {token.access_token}', x-audience: '{conn.audience}'}}
 `,
 	"hostile": `
 authorize: {url: 'BASE/fake/authorize', pkce: true}
@@ -88,6 +90,7 @@ type site struct {
 	store   *sqlite.Store
 	demo    *demo.Provider
 	logs    *observer.ObservedLogs
+	log     *zap.Logger
 	fake    atomic.Value // the http.HandlerFunc that answers /fake/
 	calls   atomic.Int32 // of the fake provider
 	public  string
@@ -144,9 +147,29 @@ func newSite(t *testing.T, public string) *site {
 	r := &connect.Refresher{Store: store, Vault: v, Logger: log}
 	r.Configure(setup)
 	s.conn = &connect.Connector{Setup: setup, Refresher: r, Store: store, Vault: v, Logger: log}
-	s.pages = page.New(s.conn, log)
+	s.log = log
+	s.renew()
 	return s
 }
+
+// more adds integrations, of a category of their own.
+func (s *site) more(n int) {
+	s.t.Helper()
+	all := s.conn.Setup.Integrations()
+	for i := range n {
+		id := fmt.Sprintf("more-%d", i)
+		p, err := catalog.Parse(id+".yaml", []byte("id: "+id+"\ndisplay_name: Name of "+id+"\nvendor: vendor\nvendor_domain: "+id+".example\ncategories: [crm]\nauth_scheme: none\nrequest: {base_url: 'https://x.example'}\n"))
+		must(s.t, err)
+		all = append(all, &connect.Integration{Key: id, DisplayName: p.DisplayName, Provider: p})
+	}
+	setup, err := connect.NewSetup(nil, s.conn.Setup.PublicURL, s.conn.Setup.Client, all)
+	must(s.t, err)
+	s.conn.Setup = setup
+	s.renew()
+}
+
+// renew makes the pages anew, as a reload does.
+func (s *site) renew() { s.pages = page.New(s.conn, s.log) }
 
 // answerWith makes the fake provider answer so.
 func (s *site) answerWith(f http.HandlerFunc) { s.fake.Store(f) }
@@ -178,7 +201,9 @@ func (s *site) send(r *http.Request) answer {
 	for name, value := range s.cookies {
 		r.AddCookie(&http.Cookie{Name: name, Value: value})
 	}
-	r.Host = "attacker.example" // never believed (S19)
+	if r.Host == "example.com" { // httptest's; a test of other hosts sets one
+		r.Host = strings.TrimPrefix(strings.TrimPrefix(s.public, "http://"), "https://")
+	}
 	w := httptest.NewRecorder()
 	s.pages.ServeHTTP(w, r)
 	res := w.Result()
@@ -277,6 +302,40 @@ func (s *site) consent(at *url.URL, decision string) string {
 		s.t.Fatalf("consent led to %q", w.Header().Get("Location"))
 	}
 	return to
+}
+
+// arrive opens a callback, and says yes if asked who is there.
+func (s *site) arrive(to string) answer {
+	s.t.Helper()
+	a := s.get(to)
+	if at := a.Header.Get("Location"); strings.HasPrefix(at, "/connect/confirm?") {
+		return s.decide(at, "yes")
+	}
+	return a
+}
+
+// decide opens the page that asks who is there, and answers.
+func (s *site) decide(at, decision string, more ...string) answer {
+	s.t.Helper()
+	form := s.asked(at)
+	form.Set("decision", decision)
+	for i := 0; i+1 < len(more); i += 2 {
+		form.Set(more[i], more[i+1])
+	}
+	return s.post("/connect/confirm", form)
+}
+
+// asked opens the page that asks who is there and returns what it would send.
+func (s *site) asked(at string) url.Values {
+	s.t.Helper()
+	a := s.get(at)
+	m := csrfField.FindStringSubmatch(a.text)
+	if a.StatusCode != 200 || m == nil {
+		s.t.Fatalf("%s: status %d, csrf field %v", at, a.StatusCode, m)
+	}
+	u, err := url.Parse(at)
+	must(s.t, err)
+	return url.Values{"flow": u.Query()["flow"], "csrf": {m[1]}}
 }
 
 func (a answer) expect(t *testing.T, status int, texts ...string) {

@@ -1,18 +1,39 @@
 package page
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+
+	"github.com/keycaddy/keycaddy/connect"
+)
 
 // setHeaders puts on every answer, redirects too, what keeps it from being
 // stored, framed, guessed at or told to the next site (S20, S21).
 func (h *Handler) setHeaders(head http.Header) {
 	head.Set("Cache-Control", "no-store")
-	head.Set("Content-Security-Policy", policy("", "'self'"))
-	head.Set("Cross-Origin-Opener-Policy", "same-origin-allow-popups")
+	head.Set("Content-Security-Policy", h.policy("", "'self'"))
+	head.Set("Cross-Origin-Opener-Policy", h.opener)
 	head.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
 	head.Set("Referrer-Policy", h.referrerPolicy())
 	head.Set("X-Content-Type-Options", "nosniff")
-	head.Set("X-Frame-Options", "DENY")
+	if len(h.connector.Setup.Embedders) == 0 {
+		head.Set("X-Frame-Options", "DENY") // it can name no origin; the policy does
+	}
 	head.Set("X-Robots-Tag", "noindex, nofollow")
+}
+
+// openerPolicy cuts these pages off from whoever has opened them, unless one of
+// the app's may have to answer for who is there (S1).
+func openerPolicy(s *connect.Setup) string {
+	if len(s.Embedders) > 0 {
+		return "unsafe-none"
+	}
+	for _, in := range s.Integrations() {
+		if in.Trust.Accepts(connect.ByOpener) {
+			return "unsafe-none"
+		}
+	}
+	return "same-origin-allow-popups"
 }
 
 // referrerPolicy is no-referrer. With it, forms are sent with "Origin: null",
@@ -28,8 +49,12 @@ func (h *Handler) referrerPolicy() string {
 
 // policy is the Content-Security-Policy of a page whose one style sheet and one
 // script carry the nonce.
-func policy(nonce, formAction string) string {
-	p := "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action " + formAction
+func (h *Handler) policy(nonce, formAction string) string {
+	ancestors := "'none'"
+	if e := h.connector.Setup.Embedders; len(e) > 0 {
+		ancestors = strings.Join(e, " ")
+	}
+	p := "default-src 'none'; base-uri 'none'; frame-ancestors " + ancestors + "; form-action " + formAction
 	if nonce != "" {
 		p += "; img-src 'self' data:; style-src 'nonce-" + nonce + "'; script-src 'nonce-" + nonce + "'"
 	}

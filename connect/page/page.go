@@ -4,8 +4,12 @@
 //	GET  /connect                       choose an integration
 //	GET  /connect/with/{integration}    what is asked for, and the button
 //	POST /connect/with/{integration}    the answers
-//	GET  /oauth/callback                back from the provider
+//	GET  /oauth/callback[/{integration}]  back from the provider
+//	GET  /connect/confirm               who is there? (before anything is redeemed)
+//	POST /connect/confirm               the proof, or a no
 //	GET  /connect/done                  how it went
+//	GET  /connect/result                the same, for the app's page
+//	GET  /connect.js                    opens all of it from the app's page
 //
 // The session token of the link is the only thing that lets a visitor in. It
 // never becomes a cookie by opening a link: a cookie that ties the browser to
@@ -31,8 +35,13 @@ import (
 const (
 	choosePath   = "/connect"
 	withPath     = "/connect/with/"
+	confirmPath  = "/connect/confirm"
 	donePath     = "/connect/done"
+	resultPath   = "/connect/result"
 	callbackPath = "/oauth/callback"
+	clientPath   = "/connect.js"
+	typesPath    = "/connect.d.ts"
+	logoPath     = "/connect/logo/"
 
 	// maxForm bounds what a visitor may send (S25).
 	maxForm = 64 << 10
@@ -44,11 +53,13 @@ type Handler struct {
 	logger    *zap.Logger
 	cross     *http.CrossOriginProtection
 	secure    bool // the public origin is https
+	opener    string
 	text      *messages
+	look      connect.Look
 }
 
 // New returns the pages of a connector. They live on the public origin of its
-// setup; the Host header of a request is never looked at.
+// setup, and answer at no other.
 func New(c *connect.Connector, logger *zap.Logger) *Handler {
 	if logger == nil {
 		logger = zap.NewNop()
@@ -57,6 +68,7 @@ func New(c *connect.Connector, logger *zap.Logger) *Handler {
 		connector: c, logger: logger, text: &english,
 		cross:  http.NewCrossOriginProtection(),
 		secure: c.Setup.PublicURL.Scheme == "https",
+		opener: openerPolicy(c.Setup),
 	}
 	origin := c.Setup.PublicURL.Scheme + "://" + c.Setup.PublicURL.Host
 	if err := h.cross.AddTrustedOrigin(origin); err != nil {
@@ -68,22 +80,37 @@ func New(c *connect.Connector, logger *zap.Logger) *Handler {
 // Handles tells whether a request's path belongs to the pages.
 func (h *Handler) Handles(r *http.Request) bool {
 	switch p := r.URL.Path; p {
-	case choosePath, choosePath + "/", donePath, callbackPath:
+	case choosePath, choosePath + "/", confirmPath, donePath, resultPath, callbackPath, clientPath, typesPath:
 		return true
 	default:
-		return strings.HasPrefix(p, withPath)
+		return strings.HasPrefix(p, withPath) || strings.HasPrefix(p, logoPath) || strings.HasPrefix(p, callbackPath+"/")
 	}
 }
 
 // ServeHTTP serves the pages.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h = h.dressed(r, nil, nil)
 	h.setHeaders(w.Header())
+	if !h.ours(r) {
+		h.fail(w, r, http.StatusMisdirectedRequest, h.text.WrongHost)
+		return
+	}
 	switch p := r.URL.Path; {
 	case p == choosePath || p == choosePath+"/":
 		h.only(w, r, h.serveChoose, http.MethodGet, http.MethodHead)
 	case p == donePath:
 		h.only(w, r, h.serveDone, http.MethodGet, http.MethodHead)
-	case p == callbackPath:
+	case p == clientPath || p == typesPath:
+		h.only(w, r, h.serveClient, http.MethodGet, http.MethodHead)
+	case strings.HasPrefix(p, logoPath):
+		h.only(w, r, h.serveLogo, http.MethodGet, http.MethodHead)
+	case p == resultPath:
+		h.only(w, r, h.serveResult, http.MethodGet, http.MethodOptions)
+	case p == confirmPath && r.Method == http.MethodPost:
+		h.serveConfirm(w, r)
+	case p == confirmPath:
+		h.only(w, r, h.showConfirm, http.MethodGet, http.MethodHead, http.MethodPost)
+	case p == callbackPath || strings.HasPrefix(p, callbackPath+"/"):
 		// Not HEAD: whatever looks at a link before it is followed must not
 		// spend the code that is in it.
 		h.only(w, r, h.serveCallback, http.MethodGet)
@@ -104,6 +131,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// ours tells whether a request was sent to the public origin's host. No address
+// is ever made of the Host header; at another host, cookies and addresses would
+// be of no use (S19).
+func (h *Handler) ours(r *http.Request) bool {
+	bare := func(host string) string {
+		port := map[bool]string{true: ":443", false: ":80"}[h.secure]
+		return strings.TrimSuffix(strings.ToLower(host), port)
+	}
+	return bare(r.Host) == bare(h.connector.Setup.PublicURL.Host)
+}
+
 // only calls serve if the request's method is one of the allowed.
 func (h *Handler) only(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc, allowed ...string) {
 	for _, m := range allowed {
@@ -114,43 +152,6 @@ func (h *Handler) only(w http.ResponseWriter, r *http.Request, serve http.Handle
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	h.fail(w, r, http.StatusMethodNotAllowed, h.text.NotFound)
-}
-
-// choice is an integration as it is offered.
-type choice struct {
-	Name, Domain, Link string
-	Tile               tile
-}
-
-type chooseView struct {
-	Who     *who
-	Steps   []step
-	Choices []choice
-}
-
-func (h *Handler) serveChoose(w http.ResponseWriter, r *http.Request) {
-	token := r.URL.Query().Get("session_token")
-	v, err := h.connector.Visit(r.Context(), token)
-	if err != nil {
-		h.failWith(w, r, err)
-		return
-	}
-	switch len(v.Integrations) {
-	case 0:
-		h.fail(w, r, http.StatusNotFound, h.text.NothingToChoose)
-		return
-	case 1:
-		seeOther(w, formLink(v.Integrations[0].Key, token))
-		return
-	}
-	view := chooseView{Who: whoOf(&v.Session), Steps: h.steps(stepChoose, true)}
-	for _, in := range v.Integrations {
-		view.Choices = append(view.Choices, choice{
-			Name: in.DisplayName, Domain: in.Provider.VendorDomain,
-			Link: formLink(in.Key, token), Tile: tileOf(in.DisplayName),
-		})
-	}
-	h.render(w, http.StatusOK, "choose", page{Title: h.text.ChooseTitle, Wide: len(view.Choices) > 4, Data: view})
 }
 
 // formLink is the address of an integration's form.
@@ -182,6 +183,8 @@ func (h *Handler) failWith(w http.ResponseWriter, r *http.Request, err error) {
 		h.fail(w, r, http.StatusGone, h.text.ConnectionGone)
 	case errors.Is(err, connect.ErrFlowExpired):
 		h.fail(w, r, http.StatusBadRequest, h.text.FlowExpired)
+	case errors.Is(err, connect.ErrOtherCallback):
+		h.fail(w, r, http.StatusBadRequest, h.text.OtherBrowser)
 	case errors.Is(err, connect.ErrOtherBrowser):
 		h.fail(w, r, http.StatusBadRequest, h.text.OtherBrowser)
 	case problem.Of(err).Code == problem.Unavailable:

@@ -19,9 +19,13 @@ var (
 // checkHeaders holds for every answer of every test (S20, S21, S22, S24).
 func (s *site) checkHeaders(a answer) {
 	s.t.Helper()
+	cached := "no-store"
+	if strings.HasPrefix(a.Header.Get("Content-Type"), "image/") {
+		cached = "public, max-age=604800"
+	}
 	for name, want := range map[string]string{
-		"Cache-Control": "no-store", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff",
-		"Cross-Origin-Opener-Policy": "same-origin-allow-popups",
+		"Cache-Control": cached, "X-Frame-Options": s.frames("DENY", ""), "X-Content-Type-Options": "nosniff",
+		"Cross-Origin-Opener-Policy": s.openerPolicy(),
 	} {
 		if got := a.Header.Get(name); got != want {
 			s.t.Errorf("%s is %q, want %q", name, got, want)
@@ -30,8 +34,11 @@ func (s *site) checkHeaders(a answer) {
 	if want := map[bool]string{true: "no-referrer", false: "same-origin"}[strings.HasPrefix(s.public, "https:")]; a.Header.Get("Referrer-Policy") != want {
 		s.t.Errorf("S21: Referrer-Policy is %q, want %q", a.Header.Get("Referrer-Policy"), want)
 	}
+	if strings.HasPrefix(a.Header.Get("Content-Type"), "image/") {
+		return
+	}
 	csp := a.Header.Get("Content-Security-Policy")
-	for _, part := range []string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'", "form-action 'self'"} {
+	for _, part := range []string{"default-src 'none'", "base-uri 'none'", "frame-ancestors " + s.frames("'none'", ""), "form-action 'self'"} {
 		if !strings.Contains(csp, part) {
 			s.t.Errorf("S20: policy %q lacks %q", csp, part)
 		}
@@ -40,6 +47,7 @@ func (s *site) checkHeaders(a answer) {
 		s.t.Errorf("S24: policy %q", csp)
 	}
 	switch {
+	case strings.HasPrefix(a.Header.Get("Content-Type"), "image/"):
 	case a.StatusCode >= 300 && a.StatusCode < 400:
 		if a.StatusCode != http.StatusSeeOther || a.text != "" {
 			s.t.Errorf("S22: redirect with status %d and body %q", a.StatusCode, a.text)
@@ -64,6 +72,27 @@ func (s *site) checkHeaders(a answer) {
 	}
 }
 
+// frames is none where nobody may embed the pages.
+func (s *site) frames(none, some string) string {
+	if len(s.conn.Setup.Embedders) > 0 {
+		return some
+	}
+	return none
+}
+
+// openerPolicy is that of pages which nobody may answer for who has opened them.
+func (s *site) openerPolicy() string {
+	if len(s.conn.Setup.Embedders) > 0 {
+		return "unsafe-none"
+	}
+	for _, in := range s.conn.Setup.Integrations() {
+		if in.Trust.Accepts(connect.ByOpener) {
+			return "unsafe-none"
+		}
+	}
+	return "same-origin-allow-popups"
+}
+
 func TestChoose(t *testing.T) {
 	s := newSite(t, app)
 	token := s.open(connect.Session{Allowed: []string{"demo", "desk"}, EndUser: &connect.EndUser{ID: "7", Email: "ada@example.com", DisplayName: "Ada"}})
@@ -75,6 +104,41 @@ func TestChoose(t *testing.T) {
 			t.Errorf("S2: opening a link set %v", a.Cookies())
 		}
 	}
+}
+
+func TestChooseFindsWithoutAScript(t *testing.T) {
+	s := newSite(t, app)
+	s.more(6)
+	token := s.open(connect.Session{})
+	shown := func(q string) (keys []string) {
+		for _, m := range regexp.MustCompile(`<li data-key="([^"]*)"[^>]*>`).FindAllStringSubmatch(s.get("/connect?session_token="+token+q).text, -1) {
+			if !strings.Contains(m[0], " hidden") {
+				keys = append(keys, m[1])
+			}
+		}
+		return keys
+	}
+	if n := len(shown("")); n != 12 {
+		t.Errorf("%d are offered", n)
+	}
+	for q, want := range map[string]string{
+		"&q=name+more-3": "more-3", "&q=DEMO-KEY.example": "demo-key", "&category=crm": "more-0 more-1 more-2 more-3 more-4 more-5", "&category=crm&q=more-1": "more-1", "&q=nothing": "", "&q=%3Cscript%3E&category=%22": "",
+	} {
+		if got := strings.Join(shown(q), " "); got != want {
+			t.Errorf("%s finds %q, want %q", q, got, want)
+		}
+	}
+	s.get("/connect?session_token="+token+"&q=nothing").expect(t, 200, "Nothing has that name", `value="nothing"`)
+	s.get("/connect?session_token="+token+"&category=crm").expect(t, 200, `<option value="crm" selected>CRM</option>`)
+}
+
+func TestLogos(t *testing.T) {
+	s := newSite(t, app)
+	a := s.get("/connect/logo/github.svg")
+	if a.StatusCode != 200 || a.Header.Get("Content-Type") != "image/svg+xml" || !strings.HasPrefix(a.text, "<svg ") {
+		t.Errorf("%d %v %.80s", a.StatusCode, a.Header, a.text)
+	}
+	s.get("/connect/logo/..%2Fx.svg").expect(t, 404)
 }
 
 func TestChooseAllIsSmallEnough(t *testing.T) {

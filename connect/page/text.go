@@ -1,6 +1,7 @@
 package page
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -29,6 +30,12 @@ type messages struct {
 	GuideTitle, BackLink, SafeOAuth, SafeChecked, SafeStored, Unexpected string
 	DoneTitle, DoneText, FailedTitle, TryAgain, Details                  string
 	TheySaid, CodeLabel, NoSession                                       string
+	ConfirmTitle, ConfirmLead, WhoGets, WhoGetsApp, WhoUnknown           string
+	NotYou, NotYouKey, Yes, No, AskingApp, AppOnly                       string
+	ChooseLeadApp, LeadApp, AgainLeadApp, OpenWindow                     string
+	OpenedWindow, ScopesTitle, ScopesText                                string
+	DoesNotFit, Spaces, TooLong, Unseen, OneOf, More                     string
+	Search, SearchHint, Category, AllCategories, NoMatch, Waits          string
 	Missing, FieldsTitle, FieldsTitles, FieldsText                       string
 	PresetTitle, PresetText                                              string
 	RefusedKey, RefusedDetails, RefusedText                              string
@@ -38,7 +45,7 @@ type messages struct {
 	NonsenseText, OperatorTitle, OperatorText                            string
 
 	NotFound, LinkExpired, NotOffered, NothingToChoose, ConnectionGone notice
-	FlowExpired, OtherBrowser, ForeignForm, TooLarge                   notice
+	FlowExpired, OtherBrowser, ForeignForm, TooLarge, WrongHost        notice
 	Unavailable, Broken                                                notice
 
 	Failures                                   map[string]failure // by code
@@ -67,24 +74,33 @@ const (
 // Operator tells whether nothing helps but the people who run the app.
 func (f *failure) Operator() bool { return f.By == byOperator }
 
+// failures are the texts of a language; who can help is the same in all.
+func failures(texts map[string]string) map[string]failure {
+	out := make(map[string]failure, len(texts))
+	for code, text := range texts {
+		out[code] = failure{text, english.Failures[code].By}
+	}
+	return out
+}
+
 // codeUnfinished is the code of a flow that hasn't come back yet.
 const codeUnfinished = "unfinished"
 
 func (m *messages) formTitle(name string, again bool) string {
 	if again {
-		return fmt.Sprintf(m.AgainTitle, name)
+		return plain(m.AgainTitle, name)
 	}
-	return fmt.Sprintf(m.FormTitle, name)
+	return plain(m.FormTitle, name)
 }
 
-func (m *messages) doneTitle(name string) string   { return fmt.Sprintf(m.DoneTitle, name) }
-func (m *messages) failedTitle(name string) string { return fmt.Sprintf(m.FailedTitle, name) }
-func (m *messages) example(s string) string        { return fmt.Sprintf(m.Example, s) }
+func (m *messages) doneTitle(name string) string   { return plain(m.DoneTitle, name) }
+func (m *messages) failedTitle(name string) string { return plain(m.FailedTitle, name) }
+func (m *messages) example(s string) string        { return plain(m.Example, s) }
 func (m *messages) when(field, value string) string {
-	return fmt.Sprintf(m.When, field, value)
+	return plain(m.When, field, value)
 }
-func (m *messages) consoleLink(name string) string { return fmt.Sprintf(m.ConsoleLink, name) }
-func (m *messages) docsLink(name string) string    { return fmt.Sprintf(m.DocsLink, name) }
+func (m *messages) consoleLink(name string) string { return plain(m.ConsoleLink, name) }
+func (m *messages) docsLink(name string) string    { return plain(m.DocsLink, name) }
 
 // failure is the text for a code; the code itself may be a provider's own word.
 func (m *messages) failure(code, name string) failure {
@@ -120,12 +136,24 @@ func statusOf(code string) int {
 	return n
 }
 
-// fieldError is what is wrong with an answer, as a sentence.
-func (m *messages) fieldError(f *catalog.Field, msg string) string {
-	msg = strings.TrimPrefix(msg, f.Name+": ")
+// answerError is what is wrong with an answer, as a sentence. What the field's
+// own rules say has a code, and so a text in every language; the rest is told as
+// it comes.
+func (m *messages) answerError(f *catalog.Field, answer, msg string) string {
 	if msg == "" {
 		return ""
 	}
+	var known *catalog.FieldError
+	if errors.As(f.Check(answer), &known) {
+		return m.fieldError(f, known)
+	}
+	if answer != strings.TrimSpace(answer) {
+		return m.Spaces
+	}
+	if m.Lang != english.Lang {
+		return m.DoesNotFit
+	}
+	msg = strings.TrimPrefix(msg, f.Name+": ")
 	if first, _ := utf8.DecodeRuneInString(msg); unicode.IsLower(first) {
 		msg = f.Title() + " " + msg
 	}
@@ -135,10 +163,29 @@ func (m *messages) fieldError(f *catalog.Field, msg string) string {
 	return msg
 }
 
+// fieldError is the text for a code.
+func (m *messages) fieldError(f *catalog.Field, e *catalog.FieldError) string {
+	text := m.DoesNotFit
+	switch e.Code {
+	case catalog.CodeRequired:
+		text = m.Missing
+	case catalog.CodeTooLong:
+		text = m.TooLong
+	case catalog.CodeCharacter:
+		text = m.Unseen
+	case catalog.CodeEnum:
+		text = m.OneOf
+	}
+	if f.Example != "" && text == m.DoesNotFit {
+		text += " " + m.example(f.Example)
+	}
+	return text
+}
+
 func (m *messages) fieldsAlert(n int) notice {
 	title := m.FieldsTitle
 	if n > 1 {
-		title = fmt.Sprintf(m.FieldsTitles, n)
+		title = plain(m.FieldsTitles, n)
 	}
 	return notice{Title: title, Text: m.FieldsText}
 }

@@ -15,22 +15,29 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 )
 
-//go:embed templates style.css script.js
+//go:embed templates light.css dark.css style.css script.js connect.js connect.d.ts
 var files embed.FS
 
 var (
-	styleSheet = template.CSS(mustRead("style.css"))
-	script     = template.JS(mustRead("script.js"))
+	styleSheet  = mustRead("style.css")
+	lightColors = mustRead("light.css")
+	darkColors  = mustRead("dark.css")
+	script      = template.JS(mustRead("script.js"))
 )
 
 // pages holds each page with the frame around it.
 var pages = func() map[string]*template.Template {
 	m := make(map[string]*template.Template)
-	for _, name := range []string{"choose", "form", "done", "notice"} {
-		m[name] = template.Must(template.ParseFS(files, "templates/frame.html", "templates/icons.html", "templates/"+name+".html"))
+	for _, name := range []string{"choose", "form", "confirm", "done", "notice"} {
+		m[name] = template.Must(template.New(name).Funcs(template.FuncMap{"pair": pairOf, "printf": plain}).ParseFS(files, "templates/frame.html", "templates/icons.html", "templates/"+name+".html"))
 	}
 	return m
 }()
+
+// pair is two values for a template that takes one.
+type pair struct{ First, Second any }
+
+func pairOf(a, b any) pair { return pair{a, b} }
 
 func mustRead(name string) string {
 	b, err := files.ReadFile(name)
@@ -51,6 +58,9 @@ type page struct {
 
 // render writes a whole page or, should its template fail, none of it.
 func (h *Handler) render(w http.ResponseWriter, status int, name string, p page) {
+	if h.look.Title != "" {
+		p.Title += " · " + h.look.Title
+	}
 	nonce := rand.Text()
 	var b bytes.Buffer
 	err := pages[name].ExecuteTemplate(&b, "frame", struct {
@@ -60,7 +70,10 @@ func (h *Handler) render(w http.ResponseWriter, status int, name string, p page)
 		Nonce  string
 		Style  template.CSS
 		Script template.JS
-	}{p, h.text, name, nonce, styleSheet, script})
+		Brand  string
+		Logo   template.URL
+		Icon   template.URL
+	}{p, h.text, name, nonce, styleOf(&h.look), script, h.brand(), template.URL(h.look.Logo), template.URL(h.icon())})
 	if err != nil {
 		h.logger.Error("filling a page", zap.String("page", name), zap.Error(err))
 		http.Error(w, h.text.Broken.Title, http.StatusInternalServerError)
@@ -69,7 +82,7 @@ func (h *Handler) render(w http.ResponseWriter, status int, name string, p page)
 	if p.formAction == "" {
 		p.formAction = "'self'"
 	}
-	w.Header().Set("Content-Security-Policy", policy(nonce, p.formAction))
+	w.Header().Set("Content-Security-Policy", h.policy(nonce, p.formAction))
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	if _, err := b.WriteTo(w); err != nil {
@@ -77,13 +90,44 @@ func (h *Handler) render(w http.ResponseWriter, status int, name string, p page)
 	}
 }
 
-// tile stands for a vendor: its initials on a colour made of its name.
+// brand is what the logo stands for.
+func (h *Handler) brand() string {
+	if h.look.Title != "" {
+		return h.look.Title
+	}
+	return h.connector.Setup.AppName
+}
+
+// icon is that of the browser's tab.
+func (h *Handler) icon() string {
+	if h.look.Icon != "" {
+		return h.look.Icon
+	}
+	accent := h.look.Colors["accent"]
+	if accent == "" {
+		accent = "#3f51c9"
+	}
+	return "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'%3E%3Crect width='24' height='24' rx='6' fill='%23" + accent[1:] +
+		"'/%3E%3Cpath d='M8 12h8M12 8v8' stroke='%23fff' stroke-width='2.5' stroke-linecap='round'/%3E%3C/svg%3E"
+}
+
+// tile stands for a vendor: its mark, or its initials on a colour made of its
+// name.
 type tile struct {
+	Logo     string
 	Initials string
 	Hue      uint32
 }
 
 const hues = 12 // classes in style.css
+
+func tileFor(in *connect.Integration) tile {
+	t := tileOf(in.DisplayName)
+	if name := logoOf(in.Provider); name != "" {
+		t.Logo = logoPath + name + ".svg"
+	}
+	return t
+}
 
 func tileOf(name string) tile {
 	short, _, _ := strings.Cut(name, "(")
@@ -100,13 +144,15 @@ func tileOf(name string) tile {
 }
 
 // who is the end user whose account is connected, as the app has named them. It
-// lets somebody who was sent a stranger's link see that it isn't theirs (S2).
+// lets somebody who was sent a stranger's link see that it isn't theirs (S1).
 type who struct{ Name, More string }
 
 func whoOf(s *connect.Session) *who {
 	var parts []string
 	if u := s.EndUser; u != nil {
 		parts = append(parts, u.DisplayName, u.Email)
+	} else {
+		parts = append(parts, s.Tags["end_user_display_name"], s.Tags["end_user_email"])
 	}
 	if s.Organization != nil {
 		parts = append(parts, s.Organization.DisplayName)
@@ -118,6 +164,9 @@ func whoOf(s *connect.Session) *who {
 		}
 	}
 	if len(known) == 0 {
+		if id := s.UserID(); id != "" {
+			return &who{Name: id}
+		}
 		return nil
 	}
 	return &who{Name: known[0], More: strings.Join(known[1:], " · ")}

@@ -32,10 +32,14 @@ func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
 	if err != nil {
 		return wrap(ctx, what, err)
 	}
+	look, err := structJSON(v.Look)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
 	_, err = s.exec(ctx, what, once, `INSERT INTO keycaddy.sessions
-		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, created, expires)
-		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10)`,
-		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, micros(v.Created), micros(v.Expires))
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, language, look, created, expires)
+		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11::jsonb, $12, $13)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.Language, look, micros(v.Created), micros(v.Expires))
 	return err
 }
 
@@ -45,17 +49,17 @@ func (s *Store) Session(ctx context.Context, token connect.Digest) (v connect.Se
 	err = s.row(ctx, "reading session", again, func(row pgx.Row) (err error) {
 		v, err = scanSession(row)
 		return err
-	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, created, expires
+	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, result, language, look, created, expires
 		FROM keycaddy.sessions WHERE token = $1 AND expires > now()`, token[:])
 	return v, err
 }
 
 func scanSession(row pgx.Row) (connect.Session, error) {
 	var (
-		v                                              connect.Session
-		endUser, organization, tags, allowed, defaults []byte
+		v                                                            connect.Session
+		endUser, organization, tags, allowed, defaults, result, look []byte
 	)
-	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.Created, &v.Expires)
+	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &result, &v.Language, &look, &v.Created, &v.Expires)
 	if err == nil {
 		err = fromJSON("end_user", endUser, &v.EndUser)
 	}
@@ -71,11 +75,31 @@ func scanSession(row pgx.Row) (connect.Session, error) {
 	if err == nil {
 		err = fromJSON("defaults", defaults, &v.Defaults)
 	}
+	if err == nil {
+		err = fromJSON("result", result, &v.Result)
+	}
+	if err == nil {
+		err = fromJSON("look", look, &v.Look)
+	}
 	if err != nil {
 		return connect.Session{}, err
 	}
 	v.Created, v.Expires = v.Created.UTC(), v.Expires.UTC()
 	return v, nil
+}
+
+// NoteResult implements connect.Store.
+func (s *Store) NoteResult(ctx context.Context, token connect.Digest, r connect.Result) error {
+	const what = "noting a session's result"
+	result, err := structJSON(&r)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	rows, err := s.exec(ctx, what, again, `UPDATE keycaddy.sessions SET result = $1::jsonb WHERE token = $2 AND expires > now()`, result, token[:])
+	if err == nil && rows == 0 {
+		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
+	}
+	return err
 }
 
 // DeleteSession implements connect.Store.
@@ -115,6 +139,45 @@ func (s *Store) TakeFlow(ctx context.Context, state connect.Digest) (f connect.F
 	return f, nil
 }
 
+// HoldFlow implements connect.Store.
+func (s *Store) HoldFlow(ctx context.Context, id string, h connect.Hold) error {
+	const what = "holding flow"
+	if !keepable(id) {
+		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
+	}
+	rows, err := s.exec(ctx, what, once, `UPDATE keycaddy.flows SET held_key = $1, held = $2, held_until = $3, expires = $4
+		WHERE id = $5 AND held_key IS NULL AND outcome IS NULL AND expires > now()`,
+		h.Key[:], h.Sealed, micros(h.Until), micros(h.Until.Add(connect.FlowTTL)), id)
+	if err != nil || rows == 1 {
+		return err
+	}
+	if _, err := s.Flow(ctx, id); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", what, connect.ErrExists)
+}
+
+// TakeHeld implements connect.Store. One statement finds the flow and empties
+// it; what was held comes from the row as it was locked. Its key stays, so that
+// it can't be held once more. As with TakeFlow, an answer that is lost on the
+// way makes the visitor start over.
+func (s *Store) TakeHeld(ctx context.Context, key connect.Digest) (f connect.Flow, err error) {
+	hold := connect.Hold{Key: key}
+	err = s.row(ctx, "taking what a flow holds", once, func(row pgx.Row) (err error) {
+		f, err = scanFlow(row, &hold.Sealed, &hold.Until)
+		return err
+	}, `WITH found AS (SELECT id AS found_id, held AS found_held, held_until AS found_until FROM keycaddy.flows
+			WHERE held_key = $1 AND held IS NOT NULL AND held_until > now() FOR UPDATE)
+		UPDATE keycaddy.flows SET held = NULL FROM found WHERE id = found_id
+		RETURNING `+flowColumns+`, found_held, found_until`, key[:])
+	if err != nil {
+		return connect.Flow{}, err
+	}
+	hold.Until = hold.Until.UTC()
+	f.Hold = &hold
+	return f, nil
+}
+
 // FinishFlow implements connect.Store; ErrNotFound if there is no such flow.
 func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome) error {
 	const what = "finishing flow"
@@ -125,7 +188,7 @@ func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome) er
 	if err != nil {
 		return wrap(ctx, what, err)
 	}
-	rows, err := s.exec(ctx, what, again, `UPDATE keycaddy.flows SET outcome = $1::jsonb WHERE id = $2`, outcome, id)
+	rows, err := s.exec(ctx, what, again, `UPDATE keycaddy.flows SET outcome = $1::jsonb, held = NULL WHERE id = $2`, outcome, id)
 	if err == nil && rows == 0 {
 		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
 	}
@@ -145,13 +208,13 @@ func (s *Store) Flow(ctx context.Context, id string) (f connect.Flow, err error)
 	return f, err
 }
 
-// scanFlow reads a row of flowColumns.
-func scanFlow(row pgx.Row) (connect.Flow, error) {
+// scanFlow reads a row of flowColumns, and what else was selected.
+func scanFlow(row pgx.Row, more ...any) (connect.Flow, error) {
 	var (
 		f               connect.Flow
 		config, outcome []byte
 	)
-	err := row.Scan(&f.ID, digest{&f.State}, digest{&f.Browser}, digest{&f.Session}, &f.Integration, &config, &f.RedirectURL, &f.Expires, &outcome)
+	err := row.Scan(append([]any{&f.ID, digest{&f.State}, digest{&f.Browser}, digest{&f.Session}, &f.Integration, &config, &f.RedirectURL, &f.Expires, &outcome}, more...)...)
 	if err == nil {
 		err = fromJSON("config", config, &f.Config)
 	}

@@ -41,6 +41,9 @@ func (b base) authURL(f Flow) (string, error) {
 	if a.PKCE {
 		options = append(options, oauth2.S256ChallengeOption(f.Verifier.Reveal()))
 	}
+	if b.signsIn(f) {
+		options = append(options, oauth2.SetAuthURLParam("nonce", f.Nonce))
+	}
 	c := oauth2.Config{
 		ClientID:    b.app.ClientID,
 		RedirectURL: f.RedirectURL,
@@ -101,7 +104,7 @@ func rawScope(s string) string {
 // reserved parameters carry the flow's safety: no session may set them.
 var reserved = map[string]bool{
 	"state": true, "redirect_uri": true, "response_type": true, "client_id": true, "resource": true,
-	"code_challenge": true, "code_challenge_method": true, "scope": true, "response_mode": true,
+	"code_challenge": true, "code_challenge_method": true, "scope": true, "response_mode": true, "nonce": true,
 }
 
 // scopes joins the scopes to ask for: the session's own, the integration's, the

@@ -48,8 +48,13 @@ func (b base) Prepare(answers map[string]string) (map[string]string, error) {
 func (s oauth2Code) AuthURL(f Flow) (string, error) { return s.authURL(f) }
 
 // Check finds out whether the callback brings a code (RFC 6749 section 4.1.2). A
-// parameter that comes twice makes it invalid (section 3.1).
-func (s oauth2Code) Check(_ Flow, callback url.Values) error {
+// parameter that comes twice makes it invalid (section 3.1). Whose answer it is
+// comes before what it says: an error that another server has sent is neither
+// shown nor acted upon (RFC 9207 section 2.4).
+func (s oauth2Code) Check(f Flow, callback url.Values) error {
+	if err := s.checkIssuer(f, callback); err != nil {
+		return err
+	}
 	if err := refusedCallback(callback); err != nil {
 		return err
 	}
@@ -96,6 +101,9 @@ func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (
 	}
 	if _, err := c.Exchange(call.context(ctx), code, options...); err != nil {
 		return Grant{}, tokenError(err)
+	}
+	if err := s.checkNonce(f, call.answer); err != nil {
+		return Grant{}, err
 	}
 	return s.known(ctx, call.answer.grant(g, time.Now())), nil
 }

@@ -101,6 +101,7 @@ type Renewer interface {
 type Flow struct {
 	State       string
 	Verifier    Secret // PKCE code verifier, RFC 7636 section 4.1
+	Nonce       string // of an ID token, OpenID Connect Core 1.0 section 2
 	RedirectURL string
 	Config      map[string]string
 	// Kept is what Depart has returned, if the scheme is a Departer.
@@ -115,7 +116,8 @@ func (Flow) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 // CallbackError is a callback that brought no code.
 type CallbackError struct {
 	// Code is the provider's (RFC 6749 section 4.1.2.1), reduced to the
-	// characters that such codes have, or missing_code, duplicate_parameter.
+	// characters that such codes have, or missing_code, duplicate_parameter,
+	// iss_mismatch, nonce_mismatch.
 	Code string
 	// Description is the provider's text, cleaned and cut; untrusted.
 	Description string

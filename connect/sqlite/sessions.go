@@ -31,23 +31,27 @@ func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
 	if err != nil {
 		return wrap(ctx, what, err)
 	}
+	look, err := structJSON(v.Look)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
 	_, err = s.exec(ctx, what, `INSERT INTO sessions
-		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, created, expires)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, micros(v.Created), micros(v.Expires))
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, language, look, created, expires)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.Language, look, micros(v.Created), micros(v.Expires))
 	return err
 }
 
 // Session implements connect.Store.
 func (s *Store) Session(ctx context.Context, token connect.Digest) (connect.Session, error) {
 	var (
-		v                                              connect.Session
-		endUser, organization, tags, allowed, defaults sql.NullString
-		created, expires                               int64
+		v                                                            connect.Session
+		endUser, organization, tags, allowed, defaults, result, look sql.NullString
+		created, expires                                             int64
 	)
 	err := s.read.QueryRowContext(ctx, `SELECT token, end_user, organization, tags, allowed, connection, reconnect,
-		defaults, created, expires FROM sessions WHERE token = ? AND expires > ?`, token[:], micros(now())).
-		Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &created, &expires)
+		defaults, return_url, result, language, look, created, expires FROM sessions WHERE token = ? AND expires > ?`, token[:], micros(now())).
+		Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &result, &v.Language, &look, &created, &expires)
 	if err == nil {
 		err = fromJSON("end_user", endUser, &v.EndUser)
 	}
@@ -63,11 +67,31 @@ func (s *Store) Session(ctx context.Context, token connect.Digest) (connect.Sess
 	if err == nil {
 		err = fromJSON("defaults", defaults, &v.Defaults)
 	}
+	if err == nil {
+		err = fromJSON("result", result, &v.Result)
+	}
+	if err == nil {
+		err = fromJSON("look", look, &v.Look)
+	}
 	if err != nil {
 		return connect.Session{}, wrap(ctx, "reading session", err)
 	}
 	v.Created, v.Expires = fromMicros(created), fromMicros(expires)
 	return v, nil
+}
+
+// NoteResult implements connect.Store.
+func (s *Store) NoteResult(ctx context.Context, token connect.Digest, r connect.Result) error {
+	const what = "noting a session's result"
+	result, err := structJSON(&r)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
+	rows, err := s.exec(ctx, what, `UPDATE sessions SET result = ? WHERE token = ? AND expires > ?`, result, token[:], micros(now()))
+	if err == nil && rows == 0 {
+		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
+	}
+	return err
 }
 
 // DeleteSession implements connect.Store.
@@ -108,6 +132,46 @@ func (s *Store) TakeFlow(ctx context.Context, state connect.Digest) (connect.Flo
 	return f, nil
 }
 
+// HoldFlow implements connect.Store.
+func (s *Store) HoldFlow(ctx context.Context, id string, h connect.Hold) error {
+	const what = "holding flow"
+	rows, err := s.exec(ctx, what, `UPDATE flows SET held_key = ?, held = ?, held_until = ?, expires = ?
+		WHERE id = ? AND held_key IS NULL AND outcome IS NULL AND expires > ?`,
+		h.Key[:], h.Sealed, micros(h.Until), micros(h.Until.Add(connect.FlowTTL)), id, micros(now()))
+	if err != nil || rows == 1 {
+		return err
+	}
+	if _, err := s.Flow(ctx, id); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", what, connect.ErrExists)
+}
+
+// TakeHeld implements connect.Store. What was held leaves the row in the same
+// step; its key stays, so that it can't be held once more.
+func (s *Store) TakeHeld(ctx context.Context, key connect.Digest) (connect.Flow, error) {
+	var f connect.Flow
+	err := s.update(ctx, "taking what a flow holds", func(tx *sql.Tx) (err error) {
+		var (
+			sealed []byte
+			until  int64
+		)
+		err = tx.QueryRowContext(ctx, `SELECT held, held_until FROM flows
+			WHERE held_key = ? AND held IS NOT NULL AND held_until > ?`, key[:], micros(now())).Scan(&sealed, &until)
+		if err != nil {
+			return err
+		}
+		f, err = scanFlow(tx.QueryRowContext(ctx, `UPDATE flows SET held = NULL
+			WHERE held_key = ? AND held IS NOT NULL RETURNING `+flowColumns, key[:]))
+		f.Hold = &connect.Hold{Key: key, Sealed: sealed, Until: fromMicros(until)}
+		return err
+	})
+	if err != nil {
+		return connect.Flow{}, err
+	}
+	return f, nil
+}
+
 // FinishFlow implements connect.Store; ErrNotFound if there is no such flow.
 func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome) error {
 	const what = "finishing flow"
@@ -115,7 +179,7 @@ func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome) er
 	if err != nil {
 		return wrap(ctx, what, err)
 	}
-	rows, err := s.exec(ctx, what, `UPDATE flows SET outcome = ? WHERE id = ?`, outcome, id)
+	rows, err := s.exec(ctx, what, `UPDATE flows SET outcome = ?, held = NULL WHERE id = ?`, outcome, id)
 	if err == nil && rows == 0 {
 		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
 	}

@@ -29,8 +29,11 @@ func session(expires time.Time) connect.Session {
 			Scopes:              []string{"repo", "read:user"},
 			AuthorizationParams: map[string]string{"prompt": "consent"},
 		}},
-		Created: time.Date(2029, 1, 2, 3, 4, 5, 123456000, time.UTC),
-		Expires: expires.Truncate(time.Microsecond).UTC(),
+		ReturnURL: "https://app.example.com/connected?a=b&c",
+		Language:  "pt",
+		Look:      &connect.Look{Title: "Acme & Söhne", Colors: map[string]string{"accent": "#ff5500"}, Texts: map[string]string{"Yes": "<Ja>"}},
+		Created:   time.Date(2029, 1, 2, 3, 4, 5, 123456000, time.UTC),
+		Expires:   expires.Truncate(time.Microsecond).UTC(),
 	}
 }
 
@@ -56,6 +59,16 @@ func sessions(t *testing.T, s stores) {
 	must(t, err)
 	equal(t, got, want)
 	expectErr(t, s[1].PutSession(ctx, want), connect.ErrExists)
+
+	for _, r := range []connect.Result{{Status: connect.Pending, Integration: "github"}, {Status: connect.Connected, Integration: "github", Connection: "c/1"}} {
+		must(t, s[1].NoteResult(ctx, want.Token, r))
+		got, err = s[0].Session(ctx, want.Token)
+		must(t, err)
+		equal(t, got.Result, &r)
+		got.Result = nil
+		equal(t, got, want)
+	}
+	expectErr(t, s[0].NoteResult(ctx, digest(), connect.Result{Status: connect.Failed}), connect.ErrNotFound)
 
 	bare := connect.Session{Token: digest(), Created: want.Created, Expires: want.Expires}
 	must(t, s[0].PutSession(ctx, bare))
@@ -182,5 +195,80 @@ func finishFlow(t *testing.T, s stores) {
 		// It does not come back into play.
 		_, err = s[0].TakeFlow(ctx, want.State)
 		expectErr(t, err, connect.ErrNotFound)
+	}
+}
+
+func hold(until time.Time) connect.Hold {
+	return connect.Hold{Key: digest(), Sealed: []byte("sealed\x00\xff"), Until: until.Truncate(time.Microsecond).UTC()}
+}
+
+func heldFlow(t *testing.T, s stores) {
+	ctx := t.Context()
+	f, h := flow(time.Now().Add(time.Minute)), hold(time.Now().Add(time.Hour))
+	must(t, s[0].PutFlow(ctx, f))
+	must(t, s[1].HoldFlow(ctx, f.ID, h))
+	expectErr(t, s[0].HoldFlow(ctx, f.ID, hold(h.Until)), connect.ErrExists) // once
+	other := flow(f.Expires)
+	must(t, s[0].PutFlow(ctx, other))
+	expectErr(t, s[0].HoldFlow(ctx, other.ID, h), connect.ErrExists) // that key
+	expectErr(t, s[0].HoldFlow(ctx, "none", hold(h.Until)), connect.ErrNotFound)
+	_, err := s[0].TakeHeld(ctx, digest())
+	expectErr(t, err, connect.ErrNotFound)
+
+	f.Expires = h.Until.Add(connect.FlowTTL)
+	got, err := s[0].Flow(ctx, f.ID)
+	must(t, err)
+	equal(t, got, f) // looking doesn't show what is held
+	got, err = s[1].TakeHeld(ctx, h.Key)
+	must(t, err)
+	equal(t, got.Hold, &h)
+	got.Hold = nil
+	equal(t, got, f)
+	for _, s := range s {
+		_, err = s.TakeHeld(ctx, h.Key)
+		expectErr(t, err, connect.ErrNotFound)
+		expectErr(t, s.HoldFlow(ctx, f.ID, hold(h.Until)), connect.ErrExists)
+	}
+
+	// What has ended is not held, and what is held ends.
+	must(t, s[0].FinishFlow(ctx, other.ID, connect.Outcome{Code: "access_denied"}))
+	expectErr(t, s[1].HoldFlow(ctx, other.ID, hold(h.Until)), connect.ErrExists)
+	ended, h := flow(f.Expires), hold(h.Until)
+	must(t, s[0].PutFlow(ctx, ended))
+	must(t, s[0].HoldFlow(ctx, ended.ID, h))
+	must(t, s[1].FinishFlow(ctx, ended.ID, connect.Outcome{Code: "link_user_mismatch"}))
+	_, err = s[0].TakeHeld(ctx, h.Key)
+	expectErr(t, err, connect.ErrNotFound)
+
+	late, h := flow(time.Now().Add(time.Hour)), hold(time.Now().Add(soon))
+	must(t, s[0].PutFlow(ctx, late))
+	must(t, s[0].HoldFlow(ctx, late.ID, h))
+	time.Sleep(time.Until(h.Until) + time.Millisecond)
+	_, err = s[1].TakeHeld(ctx, h.Key)
+	expectErr(t, err, connect.ErrNotFound)
+	_, err = s[1].Flow(ctx, late.ID)
+	must(t, err)
+}
+
+func heldRace(t *testing.T, s stores) {
+	for range 3 {
+		f, h := flow(time.Now().Add(time.Hour)), hold(time.Now().Add(time.Hour))
+		must(t, s[0].PutFlow(t.Context(), f))
+		must(t, s[0].HoldFlow(t.Context(), f.ID, h))
+		var won atomic.Int64
+		s.both(racers, func(_ int, s connect.Store) {
+			got, err := s.TakeHeld(t.Context(), h.Key)
+			switch {
+			case err == nil && got.ID == f.ID && string(got.Hold.Sealed) == string(h.Sealed):
+				won.Add(1)
+			case err == nil:
+				t.Errorf("took the flow %s, %v", got.ID, got.Hold)
+			case !errors.Is(err, connect.ErrNotFound):
+				t.Errorf("got %v, want ErrNotFound", err)
+			}
+		})
+		if n := won.Load(); n != 1 {
+			t.Fatalf("%d proofs took what was held", n)
+		}
 	}
 }

@@ -51,6 +51,8 @@ func Run(t *testing.T, open func(t *testing.T) (first, second connect.Store)) {
 		{"TestS4 a flow is taken once by 50 callbacks", takeRace},
 		{"an expired flow can't be taken", takeExpired},
 		{"a flow's outcome is kept", finishFlow},
+		{"TestS1 what a flow holds is kept apart until it is taken", heldFlow},
+		{"TestS4 what a flow holds is taken once by 50 proofs", heldRace},
 		{"a lease is held by one", lease},
 		{"a lease that ran out can be taken", leaseRunsOut},
 		{"a lease is taken once by 50", leaseRace},

@@ -1,7 +1,8 @@
 package page
 
-// english holds the pages' texts. Another language is another such value: %[1]s
-// is the integration's name, the other verbs are told where they occur.
+// english holds the pages' texts. Another language is another such value, in a
+// file of its own: %[1]s is the integration's name, the other verbs are told
+// where they occur. How a failure is helped is as it is here.
 var english = messages{
 	Lang: "en", Dir: "ltr",
 
@@ -12,34 +13,41 @@ var english = messages{
 	ChooseLead:  "An app you use wants to connect to one of your accounts.",
 	For:         "For",
 
-	FormTitle:   "Connect %[1]s",
-	AgainTitle:  "Reconnect %[1]s",
-	Lead:        "An app you use wants to connect to your %[1]s account.",
-	AgainLead:   "An app you use needs you to connect your %[1]s account again.",
-	Redirected:  "You will be sent to %[2]s to sign in and to agree.", // the vendor's domain
-	Continue:    "Continue to %[1]s",
-	Connect:     "Connect %[1]s",
-	Leaving:     "Opening…",
-	Checking:    "Checking…",
-	Saving:      "Saving…",
-	Required:    "Required",
-	Optional:    "Optional",
-	Pick:        "Choose one",
-	Show:        "Show",
-	Hide:        "Hide",
-	Example:     "e.g. %[1]s", // an example
-	Around:      "The whole value reads:",
-	When:        "Only needed if %[1]s is %[2]s.", // another field, its value
-	FieldDocs:   "Where is this found?",
-	ConsoleLink: "Get a key from %[1]s",
-	DocsLink:    "%[1]s documentation",
-	NewWindow:   "opens in a new window",
-	GuideTitle:  "How to do this, step by step",
-	BackLink:    "Choose something else",
-	SafeOAuth:   "You sign in at %[1]s itself. The app never sees your password.",
-	SafeChecked: "We check this with %[1]s, then store it encrypted. It is not shown again.",
-	SafeStored:  "This is stored encrypted. It is not shown again.",
-	Unexpected:  "Didn’t expect this? Then close this window: nothing has been connected.",
+	FormTitle:     "Connect %[1]s",
+	AgainTitle:    "Reconnect %[1]s",
+	Lead:          "An app you use wants to connect to your %[1]s account.",
+	AgainLead:     "An app you use needs you to connect your %[1]s account again.",
+	ChooseLeadApp: "%[1]s wants to connect to one of your accounts.", // the app's name
+	LeadApp:       "%[2]s wants to connect to your %[1]s account.",
+	AgainLeadApp:  "%[2]s needs you to connect your %[1]s account again.",
+	OpenWindow:    "Continue in a new window",
+	OpenedWindow:  "Go on in the window that has opened. This page follows.",
+	ScopesTitle:   "Some permissions were not given",
+	ScopesText:    "Without %[2]s, some of what the app does with %[1]s will not work. Connect again to give them.", // permissions
+	Redirected:    "You will be sent to %[2]s to sign in and to agree.",                                             // the vendor's domain
+	Continue:      "Continue to %[1]s",
+	Connect:       "Connect %[1]s",
+	Leaving:       "Opening…",
+	Checking:      "Checking…",
+	Saving:        "Saving…",
+	Required:      "Required",
+	Optional:      "Optional",
+	Pick:          "Choose one",
+	Show:          "Show",
+	Hide:          "Hide",
+	Example:       "e.g. %[1]s", // an example
+	Around:        "The whole value reads:",
+	When:          "Only needed if %[1]s is %[2]s.", // another field, its value
+	FieldDocs:     "Where is this found?",
+	ConsoleLink:   "Get a key from %[1]s",
+	DocsLink:      "%[1]s documentation",
+	NewWindow:     "opens in a new window",
+	GuideTitle:    "How to do this, step by step",
+	BackLink:      "Choose something else",
+	SafeOAuth:     "You sign in at %[1]s itself. The app never sees your password.",
+	SafeChecked:   "We check this with %[1]s, then store it encrypted. It is not shown again.",
+	SafeStored:    "This is stored encrypted. It is not shown again.",
+	Unexpected:    "Didn’t expect this? Then close this window: nothing has been connected.",
 
 	DoneTitle:   "%[1]s is connected",
 	DoneText:    "Connected. You can close this window and go back to the app.",
@@ -49,6 +57,31 @@ var english = messages{
 	TheySaid:    "%[1]s said:",
 	CodeLabel:   "Code",
 	NoSession:   "This link has expired since. Ask the app for a new one to try again.",
+
+	ConfirmTitle: "Is this meant for you?",
+	ConfirmLead:  "You have agreed at %[1]s. Nothing has been handed over yet.",
+	WhoGets:      "This user of the app will be able to use your %[1]s account:",
+	WhoGetsApp:   "This user of %[2]s will be able to use your %[1]s account:", // the app's name
+	WhoUnknown:   "The app has not said which of its users will be able to use your %[1]s account. Only go on if you have started this yourself, in the app, just now.",
+	NotYou:       "If that isn’t you, stop here. Whoever sent you this link would get access to your %[1]s account.",
+	NotYouKey:    "If that isn’t you, close this window. Whoever sent you this link would get access to your %[1]s account.",
+	Yes:          "Yes, this is me",
+	No:           "No, stop",
+	AskingApp:    "Asking the app who is there…",
+	AppOnly:      "This can only be finished from the app’s own page. Go back to the app and start there.",
+
+	Search:        "Search",
+	SearchHint:    "Name of the service",
+	Category:      "Category",
+	AllCategories: "All categories",
+	NoMatch:       "Nothing has that name. Try another word, or another category.",
+	More:          "More options",
+	Waits:         "Still waiting for %[1]s…",
+	DoesNotFit:    "This does not have the form that is expected.",
+	Spaces:        "There is a space or a line break at the beginning or the end. Remove it.",
+	TooLong:       "This is longer than 64 KiB.",
+	Unseen:        "This has a line break or another character that can’t be seen. Copy it again, without the space around it.",
+	OneOf:         "Choose one of the list.",
 
 	Missing:      "This is needed here.",
 	FieldsTitle:  "One answer needs another look",
@@ -95,6 +128,8 @@ var english = messages{
 		"Allow cookies for this site, go back to the app and open its link again."},
 	TooLarge: notice{"That is too much", "More was entered than any service needs (the limit is 64 KiB). Nothing was stored.",
 		"Go back, and check what was pasted."},
+	WrongHost: notice{"Wrong address", "These pages are not to be found under this name.",
+		"Go back to the app and open its link again."},
 	Unavailable: notice{"We can’t do this just now", "A part of this service does not answer.",
 		"Try again in a minute."},
 	Broken: notice{"Something went wrong", "This is our fault, not yours. It has been recorded.",
@@ -111,6 +146,12 @@ var english = messages{
 		"invalid_grant":           {"%[1]s did not take the sign-in any more. It may have taken too long.", byVisitor},
 		"session_expired":         {"The link expired while you were at %[1]s.", byApp},
 		"connection_gone":         {"The connection was removed while you were at %[1]s, so there was nothing to renew.", byApp},
+		"other_account":           {"This is another %[1]s account than the one that was connected before. Nothing was changed. Sign in to %[1]s with the same account, or ask in the app how to change it.", byVisitor},
+		"link_user_mismatch":      {"This link is for somebody else, so nothing was connected. What you agreed to was thrown away.", byApp},
+		"proof_refused":           {"The app has to say itself who is there, and did not.", byApp},
+		"other_callback":          {"The answer that came back was meant for something else than %[1]s, so nothing was connected.", byOperator},
+		"iss_mismatch":            {"The answer that came back was not from %[1]s, so nothing was connected.", byOperator},
+		"nonce_mismatch":          {"The answer that came back belongs to another sign-in, so nothing was connected.", byVisitor},
 		"other_browser":           {"This sign-in was started in another browser, so it could not be finished there.", byVisitor},
 		"server_error":            {"Something went wrong between us and %[1]s.", byTime},
 		"temporarily_unavailable": {"%[1]s is busy or down for maintenance.", byTime},
