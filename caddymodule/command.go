@@ -22,13 +22,19 @@ func init() {
 		Short: "Looks after connections, integrations and providers",
 		Long: `Commands for keycaddy, the credential-injecting reverse proxy.
 
-All but providers and catalog ask a running Caddy through its admin endpoint, which is
+All but providers, catalog and torture ask a running Caddy through its admin endpoint, which is
 found as by other commands: by --address, or in the configuration file.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(providersCommand(), catalogCommand(), connectionsCommand(), connectCommand(), explainCommand())
+			for _, more := range moreCommands {
+				cmd.AddCommand(more())
+			}
 		},
 	})
 }
+
+// moreCommands are those that not every system has.
+var moreCommands []func() *cobra.Command
 
 func providersCommand() *cobra.Command {
 	var folder string

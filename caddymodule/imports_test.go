@@ -37,13 +37,16 @@ var arrows = map[string][]string{
 	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
 	"proxy/redact":      {},
 	"caddymodule": {
-		"./caddymodule/simulate", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
+		"./caddymodule/simulate", "./caddymodule/torture", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
 		"./connect/page", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./proxy",
 		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/prometheus/client_golang", "github.com/spf13/cobra", "go.uber.org/zap",
 	},
 	"caddymodule/simulate": {
 		"./catalog", "./catalog/simulator", "./vault", "./vault/sealed", "./connect", "./connect/scheme", "./connect/sqlite", "./proxy",
 		"github.com/google/uuid", "go.uber.org/zap", "golang.org/x/sync",
+	},
+	"caddymodule/torture": {
+		"./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/demo", "./connect/postgres", "./connect/scheme", "./connect/sqlite",
 	},
 	"caddymodule/caddy": {"./caddymodule", "github.com/caddyserver/caddy/v2"},
 	"bench":             {"./connect", "./connect/scheme", "./connect/sqlite", "./vault/sealed"},
@@ -54,10 +57,10 @@ var arrows = map[string][]string{
 // all, may have even by way of others.
 var only = map[string][]string{
 	"github.com/caddyserver/caddy/v2":   {"caddymodule", "caddymodule/caddy"},
-	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule/simulate", "caddymodule", "caddymodule/caddy", "bench"},
-	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule", "caddymodule/caddy"},
-	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule/simulate", "caddymodule", "caddymodule/caddy", "bench"},
-	"github.com/hashicorp/vault/api":    {"vault/hashicorp", "caddymodule", "caddymodule/caddy"},
+	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule/simulate", "caddymodule/torture", "caddymodule", "caddymodule/caddy", "bench"},
+	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule/torture", "caddymodule", "caddymodule/caddy"},
+	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule/simulate", "caddymodule/torture", "caddymodule", "caddymodule/caddy", "bench"},
+	"github.com/hashicorp/vault/api":    {"vault/hashicorp", "caddymodule/torture", "caddymodule", "caddymodule/caddy"},
 }
 
 // within tells whether an import is of a module, or of one of our packages.

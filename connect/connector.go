@@ -206,6 +206,11 @@ func (c *Connector) Submit(ctx context.Context, token, integration string, answe
 	if answers == nil {
 		answers = make(map[string]string)
 	}
+	// What the provider grants could not be kept: better no consent than one
+	// that is wasted (S112).
+	if err := c.Refresher.Available(ctx); err != nil {
+		return Step{}, fmt.Errorf("asking the vault before anyone is sent to the provider: %w", err)
+	}
 	maps.Copy(answers, v.Defaults[in.Key].Config)
 	if r, ok := in.Scheme.(scheme.Redirector); ok {
 		return c.depart(ctx, v, in, r, answers)
