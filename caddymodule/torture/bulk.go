@@ -152,10 +152,7 @@ func (b *bulk) wear(ctx context.Context, a *account, chance *rand.Rand) bool {
 // on the wire.
 func (b *bulk) diedWithAnswer(a *account) (yes bool) {
 	for _, n := range b.nodes {
-		switch b.board.diedAt(place{n, a.ID.Connection}) {
-		case "asking", "answered":
-			yes = true
-		}
+		yes = onTheWay(b.board.diedAt(place{n, a.ID.Connection})) || yes
 	}
 	return yes
 }
