@@ -213,6 +213,11 @@ func (r *Refresher) collect(ctx context.Context) {
 	if r.Spool == nil || r.collected.Load() {
 		return
 	}
+	r.collecting.Lock()
+	defer r.collecting.Unlock()
+	if r.collected.Load() {
+		return
+	}
 	if err := r.openHandover(ctx); err != nil {
 		return // asked again soon; the outage is reported elsewhere
 	}
@@ -221,6 +226,16 @@ func (r *Refresher) collect(ctx context.Context) {
 		return
 	}
 	r.collected.Store(true)
+}
+
+// searched makes sure that nothing is left in the spool which this process
+// doesn't know of: it may be what became of a renewal that its former life had
+// begun.
+func (r *Refresher) searched(ctx context.Context) error {
+	if r.collect(ctx); r.Spool != nil && !r.collected.Load() {
+		return fmt.Errorf("the spool could not be searched yet: %w", vault.ErrUnavailable)
+	}
+	return nil
 }
 
 // takeOver keeps what is in a spool.

@@ -313,6 +313,40 @@ func TestS68SpoolIsDeliveredOnceThereIsASetup(t *testing.T) {
 	})
 }
 
+// A process that was killed with the new credential in its spool is asked for it
+// as soon as it is back, before it has looked through its spool by itself.
+func TestS65SpoolIsSearchedBeforeARefreshTokenIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, demo.Options{})
+		folder := filepath.Join(t.TempDir(), "a")
+		first := w.node
+		first.Refresher.Spool = must2(spool.Open(folder))(t)
+		id := w.account()
+		b := w.current(id)
+		ctx, kill := context.WithCancel(t.Context())
+		first.Refresher.Trace = func(step string, _ connect.ID) {
+			if step == "spooled" {
+				first.store.release.Store(true) // nothing of what a killed process would do
+				first.vault.down.Store(true)
+				kill()
+			}
+		}
+		first.Refresher.Renew(ctx, b)
+		synctest.Wait()
+		must(t, first.Refresher.Spool.Close())
+
+		second := w.newNode()
+		second.Refresher.Spool = must2(spool.Open(folder))(t)
+		t.Cleanup(func() { second.Refresher.Spool.Close() })
+		must(t, second.store.Vacate(t.Context(), second.Refresher.Spool.Node()))
+		b = must2(second.Refresher.Current(t.Context(), id))(t)
+		b = must2(second.Refresher.Renew(t.Context(), b))(t)
+		if b.Version != 2 || w.refreshes() != 1 || w.demo.Stats().ReuseDetected != 0 {
+			t.Errorf("version %d, %+v", b.Version, w.demo.Stats())
+		}
+	})
+}
+
 // One that is paused before it has asked doesn't ask any more.
 func TestS60PausedHolderDoesNotSpendATokenThatOthersHaveTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

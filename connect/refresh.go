@@ -68,7 +68,8 @@ type Refresher struct {
 	troubles   sync.Map // token endpoint → *atomic.Int64: failures in a row
 	outage     atomic.Pointer[Outage]
 	// collected: what a former life has left in the spool was taken over.
-	collected atomic.Bool
+	collected  atomic.Bool
+	collecting sync.Mutex
 }
 
 // entry is what the process knows of one connection.

@@ -184,6 +184,11 @@ func (ro *rotation) read(ctx context.Context) (*Bound, error) {
 func (ro *rotation) newest(ctx context.Context) error {
 	short, cancel := context.WithTimeout(ctx, vaultWait)
 	defer cancel()
+	if i := ro.lease.Intent; i != nil && i.Node == ro.node() {
+		if err := ro.searched(short); err != nil {
+			return err
+		}
+	}
 	var err error
 	ro.cred, ro.kept, err = ro.secret(short, ro.row)
 	found := err == nil

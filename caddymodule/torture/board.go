@@ -52,13 +52,18 @@ func (b *board) die(n *node) {
 	defer b.mu.Unlock()
 	for p, step := range b.steps {
 		if p.node == n {
-			if step != "released" {
+			// Not over where it was in a life before: that may be what counts.
+			if step != "released" && !onTheWay(b.died[p]) {
 				b.died[p] = step
 			}
 			delete(b.steps, p)
 		}
 	}
 }
+
+// onTheWay tells whether a renewal at this step has its answer on the wire, or in
+// memory only.
+func onTheWay(step string) bool { return step == "asking" || step == "answered" }
 
 // diedAt returns the step that a renewal was at when its node was killed, and
 // forgets it.

@@ -17,7 +17,7 @@ const (
 	// crowd is how many connections are renewed at the same time.
 	crowd = 24
 	// Something strikes a node after every strikeMin to strikeMax.
-	strikeMin, strikeMax = time.Second, 4 * time.Second
+	strikeMin, strikeMax = 2 * time.Second, 8 * time.Second
 )
 
 // bulk renews many connections on all nodes, while nodes are killed and paused
@@ -152,10 +152,7 @@ func (b *bulk) wear(ctx context.Context, a *account, chance *rand.Rand) bool {
 // on the wire.
 func (b *bulk) diedWithAnswer(a *account) (yes bool) {
 	for _, n := range b.nodes {
-		switch b.board.diedAt(place{n, a.ID.Connection}) {
-		case "asking", "answered":
-			yes = true
-		}
+		yes = onTheWay(b.board.diedAt(place{n, a.ID.Connection})) || yes
 	}
 	return yes
 }
