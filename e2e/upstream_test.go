@@ -157,7 +157,11 @@ func connectForm(t *testing.T, c *caddy, integration, connection string, answers
 	if at.Path == "/authorize" {
 		form.Set("decision", "allow")
 		form.Set("account", "ada")
-		at, _ = finish(client.PostForm(at.Scheme+"://"+at.Host+at.Path, form))
+		at, form = finish(client.PostForm(at.Scheme+"://"+at.Host+at.Path, form))
+	}
+	if at.Path == "/connect/confirm" { // that it is his own account
+		form.Set("decision", "yes")
+		at, _ = finish(client.PostForm(c.URL+at.Path, form))
 	}
 	if at.Path != "/connect/done" {
 		t.Fatalf("connecting ended at %s", at.Path)
