@@ -46,6 +46,9 @@ func (c *Connect) Provision(ctx caddy.Context) error {
 
 // ServeHTTP shows a page.
 func (c *Connect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if _, ok := c.app.health(r); ok { // the API answers that, also before there are pages
+		return next.ServeHTTP(w, r)
+	}
 	if _, err := c.app.wait(r.Context()); err != nil {
 		return answer(w, r, c.logger, err)
 	}

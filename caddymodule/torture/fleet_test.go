@@ -56,6 +56,12 @@ func fleet(t *testing.T) *world {
 		Progress: t.Output(), options: fmt.Sprintf("token_rate %d", tokenRate),
 	}, folder)
 	t.Cleanup(func() {
+		if w != nil && t.Failed() {
+			for _, n := range w.nodes {
+				log, _ := os.ReadFile(filepath.Join(n.folder, "log"))
+				t.Logf("%s: %s", n.folder, log[max(0, len(log)-4000):])
+			}
+		}
 		if w != nil {
 			if err := w.close(); err != nil {
 				t.Log(err)
