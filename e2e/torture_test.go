@@ -45,7 +45,7 @@ func TestS60S62S63S64S65S69S112S117TortureOverVaultAndPostgres(t *testing.T) {
 	if err != nil {
 		t.Fatalf("building a Vault server: %v", err)
 	}
-	table, err := torture(t, "--vault-program", strings.TrimSpace(string(vault)), "--nodes", "3", "--runs", "1", "--rotations", "60",
+	table, err := torture(t, "--vault-program", strings.TrimSpace(string(vault)), "--nodes", "3", "--runs", "1", "--rotations", "30",
 		"--only", "*/killed*", "--only", "*/drops*", "--only", "*/429*", "--only", "*/disk full",
 		"--only", "*/Postgres*", "--only", "*/Vault s*", "--only", "*/Vault 403*")
 	if err != nil {
@@ -73,7 +73,7 @@ func TestS60S62S63S64S65S69S112S117TortureOverVaultAndPostgres(t *testing.T) {
 // The same with one node that keeps everything on its own disk.
 func TestS62S63S64S65TortureOverSQLite(t *testing.T) {
 	t.Parallel()
-	table, err := torture(t, "--store", "sqlite", "--vault", "sealed", "--nodes", "1", "--runs", "1", "--rotations", "60",
+	table, err := torture(t, "--store", "sqlite", "--vault", "sealed", "--nodes", "1", "--runs", "1", "--rotations", "30",
 		"--only", "*/killed", "--only", "*/disk full", "--only", "asking/clock*")
 	if err != nil {
 		t.Error(err)

@@ -100,6 +100,9 @@ func postgresPrograms(given string) (string, error) {
 	if given == "" {
 		folders = nil
 		if path, err := exec.LookPath("initdb"); err == nil {
+			if path, err = filepath.EvalSymlinks(path); err != nil { // it is linked alone at times
+				return "", err
+			}
 			folders = append(folders, filepath.Dir(path))
 		}
 		debian, err := filepath.Glob("/usr/lib/postgresql/*/bin")
