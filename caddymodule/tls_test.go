@@ -79,6 +79,7 @@ func TestS94ProvidersHaveToProveThemselves(t *testing.T) {
 
 			ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 			defer cancel()
+			//lint:ignore SA1019 the short form, which Caddyfiles still have
 			h := &reverseproxy.HTTPTransport{TLS: &reverseproxy.TLSConfig{RootCAPEMFiles: []string{file}}}
 			if err := h.Provision(ctx); err != nil {
 				t.Fatal(err)

@@ -19,9 +19,6 @@ import (
 	"github.com/keycaddy/keycaddy/vault"
 )
 
-// died is what a goroutine of a killed process panics with.
-var died = errors.New("test: killed")
-
 // killAt makes the node stop for good when a rotation comes to the step: its
 // flight never goes on, as that of a killed process wouldn't.
 func (n *node) killAt(step string) (reached chan struct{}) {
@@ -602,7 +599,7 @@ func TestDueConnectionsAreRenewedBeforeAnyoneWaits(t *testing.T) {
 		idle := w.authorize(connect.Session{Connection: "idle"}, nil).ID
 		defer w.run(w.node)()
 		b := w.current(used)
-		b = must2(w.Refresher.Renew(t.Context(), b))(t)
+		must2(w.Refresher.Renew(t.Context(), b))(t)
 		w.current(used)
 		time.Sleep(65 * time.Minute) // no call meanwhile
 		if c := w.row(used); c.Version != 3 {
@@ -694,7 +691,7 @@ func TestS53NothingReadableOutsideTheVault(t *testing.T) {
 	b := w.current(id)
 	b = must2(w.Refresher.Renew(t.Context(), b))(t)
 	w.vault.write = func() error { return fmt.Errorf("no: %w", vault.ErrUnavailable) }
-	b = must2(w.Refresher.Renew(t.Context(), b))(t)
+	must2(w.Refresher.Renew(t.Context(), b))(t)
 	_, cred, err := w.Refresher.Credential(t.Context(), id)
 	must(t, err)
 	items, err := s.Items()
@@ -711,5 +708,4 @@ func TestS53NothingReadableOutsideTheVault(t *testing.T) {
 			}
 		}
 	}
-	_ = b
 }

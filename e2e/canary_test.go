@@ -140,7 +140,7 @@ func (a *answers) keep(res *http.Response, body []byte) {
 }
 
 // Nothing that is secret is found in logs, answers, the exported configuration,
-// or any file, whatever happens (S52, S53).
+// or any file, whatever happens (S52, S53, S120).
 func TestNoSecretIsFoundAnywhere(t *testing.T) {
 	secrets := &canaries{what: map[string]string{}}
 	clientSecret, typed, wrong, foreign := random("canary-secret-"), random("demo_typed"), random("demo_wrong"), random("canary-code-")

@@ -73,7 +73,7 @@ func (o *Options) check() error {
 	}
 	found, err := exec.LookPath(o.VaultProgram)
 	if err != nil {
-		return fmt.Errorf("Vault's command: %w (name it with --vault-program)", err)
+		return fmt.Errorf("finding Vault's command: %w (name it with --vault-program)", err)
 	}
 	o.VaultProgram, err = filepath.Abs(found) // each has a folder of its own to run in
 	return err

@@ -139,7 +139,7 @@ func (v *vaultServer) start() error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("Vault doesn't answer: %w", err)
+		return fmt.Errorf("waiting for Vault to answer: %w", err)
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 		return
 	}
 	view := doneView{Again: formLink(f.Integration, token)}
-	name := f.Integration
+	var name string
 	v, in, err := h.visit(r, token, f.Integration)
 	switch {
 	case err == nil:
