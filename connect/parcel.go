@@ -22,6 +22,8 @@ type unwritten struct {
 	after      vault.Version // what the vault held when it was issued; 0: not known
 	writing    sync.Mutex
 	spooled    bool
+	// unrecorded: the vault has it, but the row could not be told.
+	unrecorded bool
 }
 
 // unwritten returns what the vault hasn't got yet of a connection, or nil.
@@ -108,6 +110,7 @@ func (r *Refresher) commit(ctx context.Context, u *unwritten) (*Bound, error) {
 		r.Logger.Error("recording a renewal", connectionFields(c.ID, zap.Error(err))...)
 		row = c
 		row.Version = u.credential.Version
+		u.unrecorded = true
 	}
 	r.drop(u)
 	return r.bind(row, u.credential, kept)

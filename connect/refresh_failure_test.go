@@ -318,6 +318,10 @@ func TestS66RowThatWasNotUpdatedRollsForwardFromTheVault(t *testing.T) {
 			t.Fatalf("row %+v", c)
 		}
 		w.store.update = nil
+		// Until the row has caught up, the intent says that it is behind.
+		if all, err := w.Store.Intents(t.Context(), 10); err != nil || len(all) != 1 {
+			t.Errorf("intents %v, %v", all, err)
+		}
 		restarted := w.newNode()
 		b, err := restarted.Refresher.Current(t.Context(), id)
 		must(t, err)

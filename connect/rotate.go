@@ -342,7 +342,9 @@ func (ro *rotation) write(ctx context.Context, u *unwritten) (*Bound, error) {
 	switch {
 	case err == nil:
 		ro.step("recorded")
-		ro.lease.Intent = nil
+		if !u.unrecorded { // else the intent is what tells that the row is behind
+			ro.lease.Intent = nil
+		}
 		return b, nil
 	case ended(err):
 		ro.lease.Intent = nil
