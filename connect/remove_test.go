@@ -3,6 +3,7 @@ package connect_test
 import (
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,9 +42,10 @@ func TestS83RevocationThatFailsIsTriedAgain(t *testing.T) {
 		id := w.account()
 		c := w.row(id)
 		w.current(id)
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		w.front = func(rw http.ResponseWriter, r *http.Request) bool {
-			if down && r.URL.Path == "/revoke" {
+			if down.Load() && r.URL.Path == "/revoke" {
 				rw.Header().Set("Retry-After", "3")
 				rw.WriteHeader(503)
 				return true
@@ -63,7 +65,7 @@ func TestS83RevocationThatFailsIsTriedAgain(t *testing.T) {
 		if s := w.demo.Stats(); s.FamiliesRevoked != 0 {
 			t.Errorf("%+v", s)
 		}
-		down = false
+		down.Store(false)
 		time.Sleep(2 * time.Minute)
 		if s := w.demo.Stats(); s.FamiliesRevoked != 1 {
 			t.Errorf("%+v", s)
