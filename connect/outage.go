@@ -87,27 +87,32 @@ func (r *Refresher) report(change func(*Outage)) {
 }
 
 func (r *Refresher) vaultAnswered(err error) {
-	o := r.outage.Load()
-	switch down := o != nil && !o.Vault.IsZero(); {
-	case err == nil && down:
-		r.Logger.Info("the vault answers again", zap.Duration("after", time.Since(o.Vault)))
-		r.report(func(o *Outage) { o.Vault, o.VaultErr = time.Time{}, nil })
-	case err != nil && !down:
-		r.Logger.Error("the vault can't be reached; known connections go on working from memory", zap.Error(err))
-		r.report(func(o *Outage) { o.Vault, o.VaultErr = time.Now(), err })
-	}
+	r.answered("vault", err, func(o *Outage) (*time.Time, *error) { return &o.Vault, &o.VaultErr })
 }
 
 func (r *Refresher) storeAnswered(err error) {
-	o := r.outage.Load()
-	switch down := o != nil && !o.Store.IsZero(); {
-	case err == nil && down:
-		r.Logger.Info("the store answers again", zap.Duration("after", time.Since(o.Store)))
-		r.report(func(o *Outage) { o.Store, o.StoreErr = time.Time{}, nil })
-	case err != nil && !down:
-		r.Logger.Error("the store can't be reached; known connections go on working from memory", zap.Error(err))
-		r.report(func(o *Outage) { o.Store, o.StoreErr = time.Now(), err })
+	r.answered("store", err, func(o *Outage) (*time.Time, *error) { return &o.Store, &o.StoreErr })
+}
+
+// answered notes whether a part has answered, and logs when that changes.
+func (r *Refresher) answered(name string, err error, part func(*Outage) (since *time.Time, cause *error)) {
+	o := r.Outage()
+	since, _ := part(&o)
+	down := !since.IsZero()
+	if down == (err != nil) {
+		return
 	}
+	now := time.Time{}
+	if down {
+		r.Logger.Info("the "+name+" answers again", zap.Duration("after", time.Since(*since)))
+	} else {
+		now = time.Now()
+		r.Logger.Error("the "+name+" can't be reached; known connections go on working from memory", zap.Error(err))
+	}
+	r.report(func(o *Outage) {
+		since, cause := part(o)
+		*since, *cause = now, err
+	})
 }
 
 // probe asks the vault now and then, so that an outage is known before

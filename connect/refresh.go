@@ -91,9 +91,6 @@ type entry struct {
 
 type flight struct {
 	setup *Setup
-	// early: the credential still works, so that nobody waits. Such a flight
-	// makes way for those that somebody waits for.
-	early bool
 	// outdated: the connection was changed since the flight began, so that what
 	// it brings may be old. It is if its version is less than atLeast.
 	outdated bool
@@ -331,7 +328,9 @@ func (r *Refresher) join(ctx context.Context, id ID, e *entry, stale *Bound) (*B
 }
 
 // start starts the flight, which is then the caller's own, unless one is under
-// way or what the caller needs is there already.
+// way or what the caller needs is there already. Early: the credential still
+// works, so that nobody waits; such a flight makes way for those that somebody
+// waits for.
 func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound, early bool) (_ *flight, own bool, _ *Bound, _ error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -344,7 +343,7 @@ func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound, ea
 	if stale != nil && time.Now().Before(e.retryAt) {
 		return nil, false, nil, e.lastErr
 	}
-	f := &flight{done: make(chan struct{}), setup: r.setup.Load(), early: early}
+	f := &flight{done: make(chan struct{}), setup: r.setup.Load()}
 	e.flight = f
 	r.flights.Store(f, nil)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTimeout)

@@ -89,9 +89,7 @@ func (r *Refresher) clearUp(ctx context.Context, l Lease) {
 		i.Patience = time.Now().Add(wait)
 		r.Logger.Warn("clearing up after a removed connection; trying again", connectionFields(i.ID, zap.Duration("in", wait), zap.Error(err))...)
 	}
-	if err := r.Store.Release(context.WithoutCancel(ctx), l); err != nil {
-		r.Logger.Warn("giving back a lease; it will run out by itself", zap.String("lease", l.Name), zap.Error(err))
-	}
+	r.giveBack(context.WithoutCancel(ctx), l)
 }
 
 func (r *Refresher) tryClearUp(ctx context.Context, i *Intent, uid string) error {
