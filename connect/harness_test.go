@@ -422,3 +422,13 @@ func (w *world) row(id connect.ID) connect.Connection {
 func (w *world) refreshes() int { return w.demo.Stats().TokenCalls["refresh_token"] }
 
 func toText(v any) string { return fmt.Sprintf("%+v", v) }
+
+func must2[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}

@@ -117,14 +117,31 @@ func (ro *rotation) run(ctx context.Context, renewer scheme.Renewer) (*Bound, er
 		return newer, err
 	}
 	ro.step("read")
-	if err := ro.turn(ctx, ro.row.ID, ro.in, ro.grant(), ro.early); err != nil {
-		return nil, err
-	}
-	if err := ro.intend(ctx); err != nil {
+	if err := ro.begin(ctx); err != nil {
 		return nil, err
 	}
 	ro.step("intended")
 	return ro.ask(ctx, renewer)
+}
+
+// begin waits for a turn and records that the refresh token may be spent. Who
+// was held up until the turn was over takes another one, so that calls don't
+// come to the provider in a heap; but not for ever.
+func (ro *rotation) begin(ctx context.Context) error {
+	for n := 1; ; n++ {
+		over, err := ro.turn(ctx, ro.row.ID, ro.in, ro.grant(), ro.early)
+		if err != nil {
+			return err
+		}
+		before := ro.lease.Intent
+		if err := ro.intend(ctx); err != nil {
+			return err
+		}
+		if over.IsZero() || ro.early || n == maxTurns || time.Now().Before(over) {
+			return nil
+		}
+		ro.lease.Intent = before // nobody has been asked yet
+	}
 }
 
 func (ro *rotation) step(name string) { ro.trace(name, ro.stale.Connection.ID) }

@@ -16,6 +16,8 @@ const (
 	// for a turn at the token endpoint; who would have to wait for longer is
 	// told so at once.
 	turnWait = time.Minute
+	// maxTurns is how many turns a renewal lets pass.
+	maxTurns = 5
 	// openAfter is how many token calls in a row have to fail at one host until
 	// all of its connections are held back, and hold how long at first and at
 	// most.
@@ -36,34 +38,46 @@ func endpoint(in *Integration, g scheme.Grant) string {
 	return "token/" + in.Key
 }
 
+// spacing is the time between two token calls of all processes together; 0:
+// there is no rate. It is a tenth more than the rate needs, since not all calls
+// take the same time from their turn to the provider.
+func (in *Integration) spacing() time.Duration {
+	if in.TokenRate <= 0 {
+		return 0
+	}
+	return time.Duration(1.1 * float64(time.Second) / in.TokenRate)
+}
+
 // turn waits until the token endpoint may be asked: processes share the rate
 // that its integration allows, and the pause that the provider has asked for
-// (S76, S79). Early renewals don't wait: there is time for them later.
-func (r *Refresher) turn(ctx context.Context, id ID, in *Integration, g scheme.Grant, early bool) error {
-	var interval time.Duration
-	if in.TokenRate > 0 {
-		interval = time.Duration(float64(time.Second) / in.TokenRate)
-	}
+// (S76, S79). Early renewals don't wait: there is time for them later. It
+// returns when the turn is over; the zero time: never.
+func (r *Refresher) turn(ctx context.Context, id ID, in *Integration, g scheme.Grant, early bool) (over time.Time, err error) {
+	spacing := in.spacing()
 	within := turnWait
 	if early {
 		within = 0
 	}
-	wait, ok, err := r.Store.Turn(ctx, endpoint(in, g), interval, within)
+	wait, ok, err := r.Store.Turn(ctx, endpoint(in, g), spacing, within)
 	switch {
 	case err != nil:
-		return err
+		return time.Time{}, err
 	case !ok && early:
-		return errMadeWay
+		return time.Time{}, errMadeWay
 	case !ok:
-		return &BusyError{ID: id, RetryAfter: wait, Reason: "its provider's token endpoint is asked too much, or asked to be left alone"}
-	case wait <= 0:
-		return nil
+		return time.Time{}, &BusyError{ID: id, RetryAfter: wait, Reason: "its provider's token endpoint is asked too much, or asked to be left alone"}
+	}
+	if spacing > 0 {
+		over = time.Now().Add(wait + spacing)
+	}
+	if wait <= 0 {
+		return over, nil
 	}
 	select {
 	case <-time.After(wait):
-		return nil
+		return over, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return time.Time{}, ctx.Err()
 	}
 }
 
