@@ -121,7 +121,7 @@ func (r *Refresher) missing(ctx context.Context, c Connection) error {
 		if row.UID != c.UID {
 			return ErrNotFound
 		}
-		row.Status, row.Cause, row.Due = StatusNeedsReauth, causeMissing, time.Time{}
+		row.end(&EventError{Type: causeMissing})
 		return nil
 	})
 	if err != nil {

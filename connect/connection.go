@@ -72,8 +72,15 @@ type Connection struct {
 	// Expires is when the access token ends; zero: unknown or never.
 	Expires time.Time
 	// Due is when it is to be renewed whether it is used or not; zero: never.
-	Due              time.Time
+	Due time.Time
+	// WebhookURL, if not empty, is where the events of this connection go, in the
+	// place of the configured endpoints.
+	WebhookURL string
+	// Trouble is why it isn't renewed; nil: it is.
+	Trouble          *Trouble
 	Created, Updated time.Time
+
+	told []Event // what the store has to tell of along with it
 }
 
 // VaultName is where the connection's secret rests in the vault. It names the

@@ -395,7 +395,11 @@ func (c *Connector) finish(ctx context.Context, f Flow, conn Connection, err err
 	default:
 		c.Logger.Info("authorization finished", append(f.fields(), zap.String("connection", conn.ID.Connection))...)
 	}
-	if ferr := c.Store.FinishFlow(context.WithoutCancel(ctx), f.ID, outcome); ferr != nil {
+	var events []Event
+	if err != nil {
+		events = append(events, c.failed(context.WithoutCancel(ctx), &f, &outcome))
+	}
+	if ferr := c.Store.FinishFlow(context.WithoutCancel(ctx), f.ID, outcome, events...); ferr != nil {
 		c.Logger.Error("recording how an authorization ended", append(f.fields(), zap.Error(ferr))...)
 	}
 	r := Result{Status: Connected, Integration: f.Integration, Connection: outcome.Connection}
@@ -404,6 +408,24 @@ func (c *Connector) finish(ctx context.Context, f Flow, conn Connection, err err
 	}
 	c.note(context.WithoutCancel(ctx), f.Session, r)
 	return Arrival{Flow: f, Connection: conn}, err
+}
+
+// failed is the event of a flow that has failed.
+func (c *Connector) failed(ctx context.Context, f *Flow, o *Outcome) Event {
+	e := newEvent(EventConnectFailed)
+	e.Integration, e.Connection, e.Error = f.Integration, f.ID, &EventError{Type: o.Code, Detail: o.Detail}
+	if in, err := c.Setup.Integration(f.Integration); err == nil {
+		e.Provider = in.Provider.ID
+	}
+	s, err := c.Store.Session(ctx, f.Session)
+	if err != nil { // it has ended, and nobody knows any more whose attempt it was
+		return e
+	}
+	e.Tags, e.EndUser, e.WebhookURL, e.Reconnect = s.Tags, s.endUser(), s.WebhookURL, s.Reconnect
+	if s.Connection != "" {
+		e.Connection = s.Connection
+	}
+	return e
 }
 
 // note keeps how a session's attempt stands, for whoever has opened the pages.

@@ -64,7 +64,7 @@ func TestS82RemovedBetweenTheVaultAndTheRowIsBuried(t *testing.T) {
 		c := w.row(id)
 		time.Sleep(2 * time.Hour)
 		w.vault.written = func() { // the row goes first, and the process that removes it is cut off
-			_, err := w.Store.Delete(t.Context(), id)
+			_, err := w.Store.Delete(t.Context(), id, nil)
 			must(t, err)
 		}
 		if _, err := w.Refresher.Current(t.Context(), id); !errors.Is(err, connect.ErrNotFound) {
@@ -207,7 +207,7 @@ func TestReconnectOfARemovedConnectionLeavesNothing(t *testing.T) {
 	must(t, err)
 	w.vault.written = func() {
 		w.vault.written = nil
-		_, err := w.Store.Delete(t.Context(), id)
+		_, err := w.Store.Delete(t.Context(), id, nil)
 		must(t, err)
 	}
 	if _, err := w.arrive(t.Context(), w.consent(step.Redirect, "allow"), step); !errors.Is(err, connect.ErrConnectionGone) {

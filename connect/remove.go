@@ -41,7 +41,7 @@ func (c *Connector) Disconnect(ctx context.Context, id ID) error {
 	if err != nil {
 		return err
 	}
-	gone, err := c.Store.Delete(ctx, id)
+	gone, err := c.Store.Delete(ctx, id, func(gone *Connection) { gone.Tell(EventDeleted, nil) })
 	if err == nil && gone.UID != conn.UID { // it was made anew in between
 		c.Refresher.End(id, gone.UID)
 		var other Lease

@@ -389,6 +389,7 @@ func (ro *rotation) refused(ctx context.Context, cause error) (*Bound, error) {
 				i.Patience = time.Time{} // nobody is at it any more
 			}
 		}
+		ro.noteFailure(ctx, te)
 		return nil, cause
 	}
 	if b, err := ro.adopt(ctx, ro.stale); err == nil && b.newerThan(ro.stale) {
@@ -411,7 +412,7 @@ func (ro *rotation) refused(ctx context.Context, cause error) (*Bound, error) {
 		if row.Version > ro.row.Version {
 			return vault.ErrConflict
 		}
-		row.Status, row.Cause, row.Due = StatusNeedsReauth, code, time.Time{}
+		row.end(&EventError{Type: code, Detail: te.Description})
 		return nil
 	})
 	if errors.Is(err, vault.ErrConflict) { // the user has connected again just now
@@ -426,6 +427,28 @@ func (ro *rotation) refused(ctx context.Context, cause error) (*Bound, error) {
 	return nil, &NeedsReauthError{ID: id, Cause: code}
 }
 
+// noteFailure keeps and tells that the provider gave no token; te is nil if it
+// could not even be asked.
+func (ro *rotation) noteFailure(ctx context.Context, te *scheme.TokenError) {
+	e := EventError{Type: "refresh_error"}
+	if te != nil {
+		e = EventError{Type: te.Code, Detail: te.Description}
+	}
+	_, err := ro.Store.Update(ctx, ro.row.ID, func(row *Connection) error {
+		if row.UID != ro.row.UID {
+			return ErrNotFound
+		}
+		if row.Version > ro.row.Version {
+			return vault.ErrConflict
+		}
+		row.fail(&e, ro.now())
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, vault.ErrConflict) {
+		ro.Logger.Warn("recording that a renewal has failed", connectionFields(ro.row.ID, zap.Error(err))...)
+	}
+}
+
 // record updates the row to a credential that is in the vault. ErrNotFound if
 // the connection is gone, vault.ErrConflict if the row tells of a newer one.
 func (r *Refresher) record(ctx context.Context, c Connection, cred *scheme.Credential) (Connection, error) {
@@ -437,6 +460,7 @@ func (r *Refresher) record(ctx context.Context, c Connection, cred *scheme.Crede
 		if row.Version > cred.Version {
 			return vault.ErrConflict
 		}
+		row.mend()
 		if row.Status != StatusDisabled {
 			row.Status, row.Cause = StatusActive, ""
 		}

@@ -38,8 +38,9 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 	conn := Connection{
 		ID: id, UID: randomHex(16), Provider: in.Provider.ID, Status: StatusActive,
 		Config: g.Config, Tags: s.Tags, EndUser: s.endUser(),
-		Version: g.Version, Expires: g.Expires, Due: dueAfter(&g.Credential, false),
+		Version: g.Version, Expires: g.Expires, Due: dueAfter(&g.Credential, false), WebhookURL: s.WebhookURL,
 	}
+	conn.Tell(EventCreated, nil)
 	value, err := g.Encode()
 	if err != nil {
 		return Connection{}, fmt.Errorf("encoding credential: %w", err)
@@ -97,6 +98,8 @@ func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Gra
 		if row.UID != uid {
 			return ErrNotFound
 		}
+		row.Tell(EventOverridden, nil)
+		row.mend()
 		row.Status, row.Cause, row.Config = StatusActive, "", g.Config
 		row.Version, row.Expires, row.Due = g.Version, g.Expires, dueAfter(&g.Credential, false)
 		if s.EndUser != nil {
@@ -104,6 +107,9 @@ func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Gra
 		}
 		if len(s.Tags) > 0 {
 			row.Tags = s.Tags
+		}
+		if s.WebhookURL != "" {
+			row.WebhookURL = s.WebhookURL
 		}
 		return nil
 	})

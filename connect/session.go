@@ -48,6 +48,8 @@ type Session struct {
 	// ReturnURL, if not empty, is the app's address that the browser is sent to
 	// with a ticket; see Trust.
 	ReturnURL string
+	// WebhookURL, if not empty, becomes the connection's.
+	WebhookURL string
 	// Language is that of the pages, as a BCP 47 tag; empty: as the browser
 	// wants it. Look is how they look.
 	Language string

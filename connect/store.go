@@ -88,7 +88,8 @@ type Store interface {
 	Connections(ctx context.Context, q Query) ([]Connection, error)
 	// Create adds c, whose Serial the store sets and returns with the rest;
 	// Created and Updated are set to now where they are zero. ErrExists if its
-	// ID or UID is taken.
+	// ID or UID is taken. What was told of it (Connection.Tell) is written to the
+	// outbox in the same transaction, here and in Update and Delete.
 	Create(ctx context.Context, c Connection) (Connection, error)
 	// Update reads the connection, lets change edit it, and writes it back as
 	// one atomic step, setting Updated. It may call change more than once; an
@@ -97,7 +98,9 @@ type Store interface {
 	// it is gone.
 	Update(ctx context.Context, id ID, change func(*Connection) error) (Connection, error)
 	// Delete removes the connection with this ID and returns it, or ErrNotFound.
-	Delete(ctx context.Context, id ID) (Connection, error)
+	// tell, if not nil, is called with it before, and may do nothing but tell of
+	// it; it may be called more than once.
+	Delete(ctx context.Context, id ID, tell func(*Connection)) (Connection, error)
 
 	// Changes returns what was updated or removed after an instant by the
 	// store's own clock, in no order, some of it again; and the present by that
@@ -139,9 +142,9 @@ type Store interface {
 	// number of concurrent calls one succeeds, all others get ErrNotFound, as
 	// do those that come too late.
 	TakeHeld(ctx context.Context, key Digest) (Flow, error)
-	// FinishFlow records how a flow ended and removes what it held; ErrNotFound
-	// if it is gone.
-	FinishFlow(ctx context.Context, id string, o Outcome) error
+	// FinishFlow records how a flow ended, tells of it, and removes what it held;
+	// ErrNotFound if it is gone.
+	FinishFlow(ctx context.Context, id string, o Outcome, events ...Event) error
 	// Flow returns the unexpired flow with the id, taken or not, or ErrNotFound.
 	Flow(ctx context.Context, id string) (Flow, error)
 
@@ -176,8 +179,12 @@ type Store interface {
 	// APIKeys returns all keys.
 	APIKeys(ctx context.Context) ([]APIKey, error)
 
+	Outbox
+
 	// Sweep removes sessions, flows, turns, and leases without an intent that
-	// ended before the time.
+	// ended before the time; and events that are older than EventsKept before it,
+	// unless they are still to be delivered. Deliveries that were due RetryFor
+	// before it are given up.
 	Sweep(ctx context.Context, before time.Time) error
 	// Migrate brings the schema up to date; it may run in several processes
 	// at once.

@@ -75,7 +75,7 @@ func TestReconnectSaysSo(t *testing.T) {
 	s.submit("open", s.open(connect.Session{Connection: "c1"})).expect(t, 303)
 	token := s.open(connect.Session{Allowed: []string{"open"}, Connection: "c1", Reconnect: true})
 	s.get("/connect/with/open?session_token="+token).expect(t, 200, "Reconnect Name of open")
-	_, err := s.conn.Store.Delete(t.Context(), connect.ID{Integration: "open", Connection: "c1"})
+	_, err := s.conn.Store.Delete(t.Context(), connect.ID{Integration: "open", Connection: "c1"}, nil)
 	must(t, err)
 	s.submit("open", token).expect(t, 410, "no longer exists")
 }

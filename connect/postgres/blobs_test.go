@@ -87,7 +87,7 @@ func TestTextThatPostgresCannotKeepIsNotThere(t *testing.T) {
 			id := connect.ID{Integration: "a", Connection: text}
 			_, err1 := s.Connection(ctx, id)
 			_, err2 := s.Update(ctx, id, func(*connect.Connection) error { return nil })
-			_, err3 := s.Delete(ctx, id)
+			_, err3 := s.Delete(ctx, id, nil)
 			_, err4 := s.Flow(ctx, text)
 			for _, err := range []error{err1, err2, err3, err4, s.FinishFlow(ctx, text, connect.Outcome{})} {
 				if !errors.Is(err, connect.ErrNotFound) {

@@ -45,7 +45,7 @@ func TestS82ChangesAreAnnounced(t *testing.T) {
 	if !hears(time.Second) || time.Since(began) > 500*time.Millisecond {
 		t.Errorf("heard after %v", time.Since(began))
 	}
-	if _, err := writer.Delete(t.Context(), created.ID); err != nil {
+	if _, err := writer.Delete(t.Context(), created.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	select {

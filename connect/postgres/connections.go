@@ -19,7 +19,7 @@ const maxPage = 10_000
 
 const (
 	connectionColumns = `serial, uid, integration, connection, provider, status, cause,
-	config, metadata, tags, end_user, version, expires, due, created, updated`
+	config, metadata, tags, end_user, version, expires, due, webhook_url, trouble, created, updated`
 
 	selectConnection = `SELECT ` + connectionColumns + ` FROM keycaddy.connections WHERE integration = $1 AND connection = $2`
 )
@@ -122,15 +122,22 @@ func (s *Store) Create(ctx context.Context, c connect.Connection) (created conne
 		return created, wrap(ctx, what, err)
 	}
 	args := append([]any{c.UID, c.Integration, c.Connection, maybe(c.Created), maybe(c.Updated)}, values...)
-	err = s.row(ctx, what, once, func(row pgx.Row) (err error) {
-		created, err = scanConnection(row)
-		return err
-	}, `INSERT INTO keycaddy.connections
-		(uid, integration, connection, created, updated, provider, status, cause, config, metadata, tags,
-		end_user, end_user_id, organization_id, search, version, expires, due)
-		VALUES ($1, $2, $3, coalesce($4::timestamptz, now()), coalesce($5::timestamptz, $4::timestamptz, now()),
-		$6, $7, $8, $9::jsonb, $10::jsonb, $11::jsonb, $12::jsonb, $13, $14, $15, $16, $17::timestamptz, $18::timestamptz)
-		RETURNING `+connectionColumns, args...)
+	if err := checkText(args); err != nil {
+		return created, wrap(ctx, what, err)
+	}
+	err = s.transact(ctx, s.timeout, what, once, func(ctx context.Context, tx pgx.Tx) (err error) {
+		created, err = scanConnection(tx.QueryRow(ctx, `INSERT INTO keycaddy.connections
+			(uid, integration, connection, created, updated, provider, status, cause, config, metadata, tags,
+			end_user, end_user_id, organization_id, search, version, expires, due, webhook_url, trouble)
+			VALUES ($1, $2, $3, coalesce($4::timestamptz, now()), coalesce($5::timestamptz, $4::timestamptz, now()),
+			$6, $7, $8, $9::jsonb, $10::jsonb, $11::jsonb, $12::jsonb, $13, $14, $15, $16, $17::timestamptz, $18::timestamptz,
+			$19, $20::jsonb)
+			RETURNING `+connectionColumns, args...))
+		if err != nil {
+			return err
+		}
+		return addEvents(ctx, tx, c.Events())
+	})
 	if err != nil {
 		return connect.Connection{}, err
 	}
@@ -170,9 +177,13 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 		updated, err = scanConnection(tx.QueryRow(ctx, `UPDATE keycaddy.connections SET
 			provider = $1, status = $2, cause = $3, config = $4::jsonb, metadata = $5::jsonb, tags = $6::jsonb,
 			end_user = $7::jsonb, end_user_id = $8, organization_id = $9, search = $10, version = $11,
-			expires = $12::timestamptz, due = $13::timestamptz, updated = clock_timestamp()
-			WHERE serial = $14 RETURNING `+connectionColumns, append(values, was.Serial)...))
-		return err
+			expires = $12::timestamptz, due = $13::timestamptz, webhook_url = $14, trouble = $15::jsonb,
+			updated = clock_timestamp()
+			WHERE serial = $16 RETURNING `+connectionColumns, append(values, was.Serial)...))
+		if err != nil {
+			return err
+		}
+		return addEvents(ctx, tx, c.Events())
 	})
 	switch {
 	case refused != nil:
@@ -185,22 +196,26 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 }
 
 // Delete implements connect.Store.
-func (s *Store) Delete(ctx context.Context, id connect.ID) (deleted connect.Connection, err error) {
+func (s *Store) Delete(ctx context.Context, id connect.ID, tell func(*connect.Connection)) (deleted connect.Connection, err error) {
 	const what = "deleting connection"
 	if !keepableID(id) {
 		return deleted, errNoConnectionID(what)
 	}
-	err = s.row(ctx, what, once, func(row pgx.Row) (err error) {
-		deleted, err = scanConnection(row)
-		return err
-	}, `WITH gone AS (
-			DELETE FROM keycaddy.connections WHERE integration = $1 AND connection = $2 RETURNING `+connectionColumns+`
-		), told AS (
-			INSERT INTO keycaddy.removed (uid, integration, connection, at)
-			SELECT uid, integration, connection, clock_timestamp() FROM gone
-		)
-		SELECT `+connectionColumns+` FROM gone`,
-		id.Integration, id.Connection)
+	err = s.transact(ctx, s.timeout, what, once, func(ctx context.Context, tx pgx.Tx) (err error) {
+		deleted, err = scanConnection(tx.QueryRow(ctx, `WITH gone AS (
+				DELETE FROM keycaddy.connections WHERE integration = $1 AND connection = $2 RETURNING `+connectionColumns+`
+			), told AS (
+				INSERT INTO keycaddy.removed (uid, integration, connection, at)
+				SELECT uid, integration, connection, clock_timestamp() FROM gone
+			)
+			SELECT `+connectionColumns+` FROM gone`, id.Integration, id.Connection))
+		if err != nil || tell == nil {
+			return err
+		}
+		last := deleted
+		tell(&last)
+		return addEvents(ctx, tx, last.Events())
+	})
 	if err != nil {
 		return connect.Connection{}, err
 	}
@@ -210,7 +225,7 @@ func (s *Store) Delete(ctx context.Context, id connect.ID) (deleted connect.Conn
 
 // connectionValues returns what Create and Update both write: provider, status,
 // cause, config, metadata, tags, end_user, end_user_id, organization_id, search,
-// version, expires, due.
+// version, expires, due, webhook_url, trouble.
 func connectionValues(c *connect.Connection) ([]any, error) {
 	config, err := mapJSON(c.Config)
 	if err != nil {
@@ -228,6 +243,10 @@ func connectionValues(c *connect.Connection) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	trouble, err := structJSON(c.Trouble)
+	if err != nil {
+		return nil, err
+	}
 	var user connect.EndUser
 	if c.EndUser != nil {
 		user = *c.EndUser
@@ -239,19 +258,20 @@ func connectionValues(c *connect.Connection) ([]any, error) {
 	return []any{
 		c.Provider, string(c.Status), c.Cause, config, metadata, tags,
 		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires), maybe(c.Due),
+		c.WebhookURL, trouble,
 	}, nil
 }
 
 // scanConnection reads a row of connectionColumns.
 func scanConnection(row pgx.Row) (connect.Connection, error) {
 	var (
-		c                               connect.Connection
-		config, metadata, tags, endUser []byte
-		version                         int64
-		expires, due                    *time.Time
+		c                                        connect.Connection
+		config, metadata, tags, endUser, trouble []byte
+		version                                  int64
+		expires, due                             *time.Time
 	)
 	err := row.Scan(&c.Serial, &c.UID, &c.Integration, &c.ID.Connection, &c.Provider, &c.Status, &c.Cause,
-		&config, &metadata, &tags, &endUser, &version, &expires, &due, &c.Created, &c.Updated)
+		&config, &metadata, &tags, &endUser, &version, &expires, &due, &c.WebhookURL, &trouble, &c.Created, &c.Updated)
 	if err == nil {
 		err = fromJSON("config", config, &c.Config)
 	}
@@ -260,6 +280,9 @@ func scanConnection(row pgx.Row) (connect.Connection, error) {
 	}
 	if err == nil {
 		err = fromJSON("end_user", endUser, &c.EndUser)
+	}
+	if err == nil {
+		err = fromJSON("trouble", trouble, &c.Trouble)
 	}
 	if err != nil {
 		return connect.Connection{}, err

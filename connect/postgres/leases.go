@@ -117,7 +117,7 @@ const sweepBatch = 1000
 // clock is removed, even if before is in the future. Leases are removed an hour
 // later than that: see Lease.
 func (s *Store) Sweep(ctx context.Context, before time.Time) error {
-	for _, statement := range []string{
+	for _, statement := range append([]string{
 		`DELETE FROM keycaddy.sessions WHERE token IN
 			(SELECT token FROM keycaddy.sessions WHERE expires < least($1::timestamptz, now()) LIMIT $2)`,
 		`DELETE FROM keycaddy.flows WHERE id IN
@@ -129,7 +129,7 @@ func (s *Store) Sweep(ctx context.Context, before time.Time) error {
 			(SELECT name FROM keycaddy.turns WHERE next < least($1::timestamptz, now()) LIMIT $2)`,
 		`DELETE FROM keycaddy.removed WHERE uid IN
 			(SELECT uid FROM keycaddy.removed WHERE at < least($1::timestamptz, now()) - interval '1 hour' LIMIT $2)`,
-	} {
+	}, outboxSweeps...) {
 		for rows := int64(sweepBatch); rows == sweepBatch; {
 			var err error
 			if rows, err = s.exec(ctx, "sweeping store", again, statement, micros(before), int64(sweepBatch)); err != nil {

@@ -37,9 +37,9 @@ func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
 		return wrap(ctx, what, err)
 	}
 	_, err = s.exec(ctx, what, once, `INSERT INTO keycaddy.sessions
-		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, language, look, created, expires)
-		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11::jsonb, $12, $13)`,
-		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.Language, look, micros(v.Created), micros(v.Expires))
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, created, expires)
+		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11, $12::jsonb, $13, $14)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, micros(v.Created), micros(v.Expires))
 	return err
 }
 
@@ -49,7 +49,7 @@ func (s *Store) Session(ctx context.Context, token connect.Digest) (v connect.Se
 	err = s.row(ctx, "reading session", again, func(row pgx.Row) (err error) {
 		v, err = scanSession(row)
 		return err
-	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, result, language, look, created, expires
+	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, result, language, look, created, expires
 		FROM keycaddy.sessions WHERE token = $1 AND expires > now()`, token[:])
 	return v, err
 }
@@ -59,7 +59,7 @@ func scanSession(row pgx.Row) (connect.Session, error) {
 		v                                                            connect.Session
 		endUser, organization, tags, allowed, defaults, result, look []byte
 	)
-	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &result, &v.Language, &look, &v.Created, &v.Expires)
+	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &v.Created, &v.Expires)
 	if err == nil {
 		err = fromJSON("end_user", endUser, &v.EndUser)
 	}
@@ -179,7 +179,7 @@ func (s *Store) TakeHeld(ctx context.Context, key connect.Digest) (f connect.Flo
 }
 
 // FinishFlow implements connect.Store; ErrNotFound if there is no such flow.
-func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome) error {
+func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome, events ...connect.Event) error {
 	const what = "finishing flow"
 	if !keepable(id) {
 		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
@@ -188,11 +188,13 @@ func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome) er
 	if err != nil {
 		return wrap(ctx, what, err)
 	}
-	rows, err := s.exec(ctx, what, again, `UPDATE keycaddy.flows SET outcome = $1::jsonb, held = NULL WHERE id = $2`, outcome, id)
-	if err == nil && rows == 0 {
-		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
-	}
-	return err
+	return s.transact(ctx, s.timeout, what, again, func(ctx context.Context, tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, `UPDATE keycaddy.flows SET outcome = $1::jsonb, held = NULL WHERE id = $2 RETURNING id`, outcome, id).Scan(&id)
+		if err != nil {
+			return err
+		}
+		return addEvents(ctx, tx, events)
+	})
 }
 
 // Flow implements connect.Store.

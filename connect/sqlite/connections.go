@@ -14,7 +14,7 @@ import (
 const maxPage = 10_000
 
 const connectionColumns = `serial, uid, integration, connection, provider, status, cause,
-	config, metadata, tags, end_user, version, expires, due, created, updated`
+	config, metadata, tags, end_user, version, expires, due, webhook_url, trouble, created, updated`
 
 // Connection implements connect.Store.
 func (s *Store) Connection(ctx context.Context, id connect.ID) (connect.Connection, error) {
@@ -121,10 +121,13 @@ func (s *Store) Create(ctx context.Context, c connect.Connection) (connect.Conne
 	err = s.update(ctx, what, func(tx *sql.Tx) (err error) {
 		created, err = scanConnection(tx.QueryRowContext(ctx, `INSERT INTO connections
 			(uid, integration, connection, created, provider, status, cause, config, metadata, tags,
-			end_user, end_user_id, organization_id, search, version, expires, due, updated)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			end_user, end_user_id, organization_id, search, version, expires, due, webhook_url, trouble, updated)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			RETURNING `+connectionColumns, args...))
-		return err
+		if err != nil {
+			return err
+		}
+		return addEvents(ctx, tx, c.Events())
 	})
 	if err != nil {
 		return connect.Connection{}, err
@@ -156,9 +159,12 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 		updated, err = scanConnection(tx.QueryRowContext(ctx, `UPDATE connections SET
 			provider = ?, status = ?, cause = ?, config = ?, metadata = ?, tags = ?,
 			end_user = ?, end_user_id = ?, organization_id = ?, search = ?, version = ?, expires = ?,
-			due = ?, updated = ?
+			due = ?, webhook_url = ?, trouble = ?, updated = ?
 			WHERE serial = ? RETURNING `+connectionColumns, append(values, was.Serial)...))
-		return err
+		if err != nil {
+			return err
+		}
+		return addEvents(ctx, tx, c.Events())
 	})
 	switch {
 	case refused != nil:
@@ -170,7 +176,7 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 }
 
 // Delete implements connect.Store.
-func (s *Store) Delete(ctx context.Context, id connect.ID) (connect.Connection, error) {
+func (s *Store) Delete(ctx context.Context, id connect.ID, tell func(*connect.Connection)) (connect.Connection, error) {
 	var deleted connect.Connection
 	err := s.update(ctx, "deleting connection", func(tx *sql.Tx) (err error) {
 		deleted, err = scanConnection(tx.QueryRowContext(ctx, `DELETE FROM connections
@@ -180,7 +186,12 @@ func (s *Store) Delete(ctx context.Context, id connect.ID) (connect.Connection, 
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO removed (uid, integration, connection, at) VALUES (?, ?, ?, ?)`,
 			deleted.UID, id.Integration, id.Connection, micros(now()))
-		return err
+		if err != nil || tell == nil {
+			return err
+		}
+		last := deleted
+		tell(&last)
+		return addEvents(ctx, tx, last.Events())
 	})
 	if err != nil {
 		return connect.Connection{}, err
@@ -190,7 +201,7 @@ func (s *Store) Delete(ctx context.Context, id connect.ID) (connect.Connection, 
 
 // connectionValues returns what Create and Update both write: provider, status,
 // cause, config, metadata, tags, end_user, end_user_id, organization_id, search,
-// version, expires, due, updated.
+// version, expires, due, webhook_url, trouble, updated.
 func connectionValues(c *connect.Connection) ([]any, error) {
 	config, err := mapJSON(c.Config)
 	if err != nil {
@@ -208,6 +219,10 @@ func connectionValues(c *connect.Connection) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	trouble, err := structJSON(c.Trouble)
+	if err != nil {
+		return nil, err
+	}
 	var user connect.EndUser
 	if c.EndUser != nil {
 		user = *c.EndUser
@@ -218,20 +233,21 @@ func connectionValues(c *connect.Connection) ([]any, error) {
 	}
 	return []any{
 		c.Provider, string(c.Status), c.Cause, config, metadata, tags,
-		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires), maybe(c.Due), micros(c.Updated),
+		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires), maybe(c.Due),
+		c.WebhookURL, trouble, micros(c.Updated),
 	}, nil
 }
 
 // scanConnection reads a row of connectionColumns.
 func scanConnection(row interface{ Scan(...any) error }) (connect.Connection, error) {
 	var (
-		c                               connect.Connection
-		config, metadata, tags, endUser sql.NullString
-		version, created, updated       int64
-		expires, due                    sql.NullInt64
+		c                                        connect.Connection
+		config, metadata, tags, endUser, trouble sql.NullString
+		version, created, updated                int64
+		expires, due                             sql.NullInt64
 	)
 	err := row.Scan(&c.Serial, &c.UID, &c.Integration, &c.ID.Connection, &c.Provider, &c.Status, &c.Cause,
-		&config, &metadata, &tags, &endUser, &version, &expires, &due, &created, &updated)
+		&config, &metadata, &tags, &endUser, &version, &expires, &due, &c.WebhookURL, &trouble, &created, &updated)
 	if err == nil {
 		err = fromJSON("config", config, &c.Config)
 	}
@@ -240,6 +256,9 @@ func scanConnection(row interface{ Scan(...any) error }) (connect.Connection, er
 	}
 	if err == nil {
 		err = fromJSON("end_user", endUser, &c.EndUser)
+	}
+	if err == nil {
+		err = fromJSON("trouble", trouble, &c.Trouble)
 	}
 	if err != nil {
 		return connect.Connection{}, err

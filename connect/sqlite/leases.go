@@ -133,7 +133,9 @@ func (s *Store) Sweep(ctx context.Context, before time.Time) error {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM removed WHERE at < ?`, limit-time.Hour.Microseconds())
-		return err
+		if _, err := tx.ExecContext(ctx, `DELETE FROM removed WHERE at < ?`, limit-time.Hour.Microseconds()); err != nil {
+			return err
+		}
+		return sweepOutbox(ctx, tx, limit)
 	})
 }

@@ -36,9 +36,9 @@ func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
 		return wrap(ctx, what, err)
 	}
 	_, err = s.exec(ctx, what, `INSERT INTO sessions
-		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, language, look, created, expires)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.Language, look, micros(v.Created), micros(v.Expires))
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, created, expires)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, micros(v.Created), micros(v.Expires))
 	return err
 }
 
@@ -50,8 +50,8 @@ func (s *Store) Session(ctx context.Context, token connect.Digest) (connect.Sess
 		created, expires                                             int64
 	)
 	err := s.read.QueryRowContext(ctx, `SELECT token, end_user, organization, tags, allowed, connection, reconnect,
-		defaults, return_url, result, language, look, created, expires FROM sessions WHERE token = ? AND expires > ?`, token[:], micros(now())).
-		Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &result, &v.Language, &look, &created, &expires)
+		defaults, return_url, webhook_url, result, language, look, created, expires FROM sessions WHERE token = ? AND expires > ?`, token[:], micros(now())).
+		Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &created, &expires)
 	if err == nil {
 		err = fromJSON("end_user", endUser, &v.EndUser)
 	}
@@ -173,17 +173,19 @@ func (s *Store) TakeHeld(ctx context.Context, key connect.Digest) (connect.Flow,
 }
 
 // FinishFlow implements connect.Store; ErrNotFound if there is no such flow.
-func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome) error {
+func (s *Store) FinishFlow(ctx context.Context, id string, o connect.Outcome, events ...connect.Event) error {
 	const what = "finishing flow"
 	outcome, err := structJSON(&o)
 	if err != nil {
 		return wrap(ctx, what, err)
 	}
-	rows, err := s.exec(ctx, what, `UPDATE flows SET outcome = ?, held = NULL WHERE id = ?`, outcome, id)
-	if err == nil && rows == 0 {
-		return fmt.Errorf("%s: %w", what, connect.ErrNotFound)
-	}
-	return err
+	return s.update(ctx, what, func(tx *sql.Tx) error {
+		err := tx.QueryRowContext(ctx, `UPDATE flows SET outcome = ?, held = NULL WHERE id = ? RETURNING id`, outcome, id).Scan(&id)
+		if err != nil {
+			return err
+		}
+		return addEvents(ctx, tx, events)
+	})
 }
 
 // Flow implements connect.Store.

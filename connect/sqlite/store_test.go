@@ -239,7 +239,7 @@ func TestDeletedConnectionLeavesNoRow(t *testing.T) {
 	if _, err := s.Create(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Delete(t.Context(), c.ID); err != nil {
+	if _, err := s.Delete(t.Context(), c.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	var rows int

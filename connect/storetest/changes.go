@@ -33,7 +33,7 @@ func changes(t *testing.T, s stores) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s[0].Delete(t.Context(), gone.ID); err != nil {
+	if _, err := s[0].Delete(t.Context(), gone.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := []connect.Change{

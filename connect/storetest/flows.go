@@ -29,11 +29,12 @@ func session(expires time.Time) connect.Session {
 			Scopes:              []string{"repo", "read:user"},
 			AuthorizationParams: map[string]string{"prompt": "consent"},
 		}},
-		ReturnURL: "https://app.example.com/connected?a=b&c",
-		Language:  "pt",
-		Look:      &connect.Look{Title: "Acme & Söhne", Colors: map[string]string{"accent": "#ff5500"}, Texts: map[string]string{"Yes": "<Ja>"}},
-		Created:   time.Date(2029, 1, 2, 3, 4, 5, 123456000, time.UTC),
-		Expires:   expires.Truncate(time.Microsecond).UTC(),
+		WebhookURL: "https://app.example.com/hooks?a=b&c",
+		ReturnURL:  "https://app.example.com/connected?a=b&c",
+		Language:   "pt",
+		Look:       &connect.Look{Title: "Acme & Söhne", Colors: map[string]string{"accent": "#ff5500"}, Texts: map[string]string{"Yes": "<Ja>"}},
+		Created:    time.Date(2029, 1, 2, 3, 4, 5, 123456000, time.UTC),
+		Expires:    expires.Truncate(time.Microsecond).UTC(),
 	}
 }
 

@@ -64,6 +64,13 @@ func Run(t *testing.T, open func(t *testing.T) (first, second connect.Store)) {
 		{"turns can be put off", deferTurns},
 		{"what is due is given to one", due},
 		{"generations rise, whatever happens", generations},
+		{"what is told goes with the change or not at all", tellings},
+		{"a failed flow is told of", tellFlow},
+		{"events are routed once by many", routeRace},
+		{"an endpoint is held by one", endpoints},
+		{"deliveries wait until their time", deliveries},
+		{"an event can be delivered again", redeliver},
+		{"what is delivered is given up and removed in time", sweepOutbox},
 		{"API keys are kept", apiKeys},
 		{"Sweep removes what has ended and nothing else", sweep},
 		{"Migrate can be repeated and keeps everything", migrateAgain},
@@ -187,7 +194,7 @@ func canceled(t *testing.T, s stores) {
 			_, err := s[0].Update(ctx, c.ID, func(*connect.Connection) error { return nil })
 			return err
 		},
-		"Delete":        func() error { _, err := s[0].Delete(ctx, c.ID); return err },
+		"Delete":        func() error { _, err := s[0].Delete(ctx, c.ID, nil); return err },
 		"PutSession":    func() error { return s[0].PutSession(ctx, session(time.Now())) },
 		"Session":       func() error { _, err := s[0].Session(ctx, digest()); return err },
 		"DeleteSession": func() error { return s[0].DeleteSession(ctx, digest()) },
