@@ -45,6 +45,8 @@ type Session struct {
 	Reconnect  bool
 	// Defaults are the app's own values, by integration.
 	Defaults map[string]SessionDefaults
+	// Overrides are what the pages show otherwise, by integration.
+	Overrides map[string]SessionOverrides
 	// ReturnURL, if not empty, is the app's address that the browser is sent to
 	// with a ticket; see Trust.
 	ReturnURL string
@@ -68,6 +70,12 @@ type SessionDefaults struct {
 	Scopes []string `json:"user_scopes,omitempty"`
 	// AuthorizationParams are added to the authorization URL.
 	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
+}
+
+// SessionOverrides are what the pages show otherwise for one integration.
+type SessionOverrides struct {
+	// DocsConnect is the app's own page on how to connect.
+	DocsConnect string `json:"docs_connect,omitempty"`
 }
 
 // Allows tells whether the visitor may connect the integration.

@@ -102,6 +102,9 @@ type Store interface {
 	// it; it may be called more than once.
 	Delete(ctx context.Context, id ID, tell func(*Connection)) (Connection, error)
 
+	Bulk
+	IntegrationStore
+
 	// Changes returns what was updated or removed after an instant by the
 	// store's own clock, in no order, some of it again; and the present by that
 	// clock, taken before it looked. With a zero instant it returns only that.

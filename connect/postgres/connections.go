@@ -1,8 +1,10 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -156,34 +158,9 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 		updated connect.Connection
 		refused error
 	)
-	err := s.transact(ctx, s.timeout, what, once, func(ctx context.Context, tx pgx.Tx) error {
-		c, err := scanConnection(tx.QueryRow(ctx, selectConnection+` FOR UPDATE`, id.Integration, id.Connection))
-		if err != nil {
-			return err
-		}
-		was := c
-		if refused = change(&c); refused != nil {
-			return errRefused // whatever change says must not look like the database's
-		}
-		c.ID, c.UID, c.Serial, c.Created = was.ID, was.UID, was.Serial, was.Created
-		values, err := connectionValues(&c)
-		if err != nil {
-			return err
-		}
-		if err := checkText(values); err != nil {
-			return err
-		}
-		// Not now(), which is when the transaction began to wait for the row.
-		updated, err = scanConnection(tx.QueryRow(ctx, `UPDATE keycaddy.connections SET
-			provider = $1, status = $2, cause = $3, config = $4::jsonb, metadata = $5::jsonb, tags = $6::jsonb,
-			end_user = $7::jsonb, end_user_id = $8, organization_id = $9, search = $10, version = $11,
-			expires = $12::timestamptz, due = $13::timestamptz, webhook_url = $14, trouble = $15::jsonb,
-			updated = clock_timestamp()
-			WHERE serial = $16 RETURNING `+connectionColumns, append(values, was.Serial)...))
-		if err != nil {
-			return err
-		}
-		return addEvents(ctx, tx, c.Events())
+	err := s.transact(ctx, s.timeout, what, once, func(ctx context.Context, tx pgx.Tx) (err error) {
+		updated, refused, err = updateRow(ctx, tx, id, change)
+		return err
 	})
 	switch {
 	case refused != nil:
@@ -193,6 +170,77 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 	}
 	s.announce(ctx)
 	return updated, nil
+}
+
+// UpdateAll implements connect.Store. Rows are locked in one order, so that two
+// of these don't wait for each other.
+func (s *Store) UpdateAll(ctx context.Context, ids []connect.ID, change func(*connect.Connection) error) ([]connect.Connection, error) {
+	order := make([]int, len(ids))
+	for n, id := range ids {
+		if order[n] = n; !keepableID(id) {
+			return nil, &connect.MissingError{ID: id}
+		}
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(strings.Compare(ids[a].Integration, ids[b].Integration), strings.Compare(ids[a].Connection, ids[b].Connection))
+	})
+	var (
+		all     = make([]connect.Connection, len(ids))
+		refused error
+	)
+	err := s.transact(ctx, s.timeout, "updating connections", once, func(ctx context.Context, tx pgx.Tx) (err error) {
+		for _, n := range order {
+			all[n], refused, err = updateRow(ctx, tx, ids[n], change)
+			if errors.Is(err, pgx.ErrNoRows) {
+				refused, err = &connect.MissingError{ID: ids[n]}, errRefused
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	switch {
+	case refused != nil:
+		return nil, refused
+	case err != nil:
+		return nil, err
+	}
+	s.announce(ctx)
+	return all, nil
+}
+
+// updateRow changes one connection within a transaction. refused is what change
+// has said; the error is then errRefused, so that it can't look like the
+// database's.
+func updateRow(ctx context.Context, tx pgx.Tx, id connect.ID, change func(*connect.Connection) error) (updated connect.Connection, refused, err error) {
+	c, err := scanConnection(tx.QueryRow(ctx, selectConnection+` FOR UPDATE`, id.Integration, id.Connection))
+	if err != nil {
+		return updated, nil, err
+	}
+	was := c
+	if err := change(&c); err != nil {
+		return updated, err, errRefused
+	}
+	c.ID, c.UID, c.Serial, c.Created = was.ID, was.UID, was.Serial, was.Created
+	values, err := connectionValues(&c)
+	if err != nil {
+		return updated, nil, err
+	}
+	if err := checkText(values); err != nil {
+		return updated, nil, err
+	}
+	// Not now(), which is when the transaction began to wait for the row.
+	updated, err = scanConnection(tx.QueryRow(ctx, `UPDATE keycaddy.connections SET
+		provider = $1, status = $2, cause = $3, config = $4::jsonb, metadata = $5::jsonb, tags = $6::jsonb,
+		end_user = $7::jsonb, end_user_id = $8, organization_id = $9, search = $10, version = $11,
+		expires = $12::timestamptz, due = $13::timestamptz, webhook_url = $14, trouble = $15::jsonb,
+		updated = clock_timestamp()
+		WHERE serial = $16 RETURNING `+connectionColumns, append(values, was.Serial)...))
+	if err == nil {
+		err = addEvents(ctx, tx, c.Events())
+	}
+	return updated, nil, err
 }
 
 // Delete implements connect.Store.

@@ -36,10 +36,14 @@ func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
 	if err != nil {
 		return wrap(ctx, what, err)
 	}
+	overrides, err := mapJSON(v.Overrides)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
 	_, err = s.exec(ctx, what, once, `INSERT INTO keycaddy.sessions
-		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, created, expires)
-		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11, $12::jsonb, $13, $14)`,
-		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, micros(v.Created), micros(v.Expires))
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, created, expires, overrides)
+		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11, $12::jsonb, $13, $14, $15::jsonb)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, micros(v.Created), micros(v.Expires), overrides)
 	return err
 }
 
@@ -49,17 +53,17 @@ func (s *Store) Session(ctx context.Context, token connect.Digest) (v connect.Se
 	err = s.row(ctx, "reading session", again, func(row pgx.Row) (err error) {
 		v, err = scanSession(row)
 		return err
-	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, result, language, look, created, expires
+	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, result, language, look, overrides, created, expires
 		FROM keycaddy.sessions WHERE token = $1 AND expires > now()`, token[:])
 	return v, err
 }
 
 func scanSession(row pgx.Row) (connect.Session, error) {
 	var (
-		v                                                            connect.Session
-		endUser, organization, tags, allowed, defaults, result, look []byte
+		v                                                                       connect.Session
+		endUser, organization, tags, allowed, defaults, result, look, overrides []byte
 	)
-	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &v.Created, &v.Expires)
+	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &overrides, &v.Created, &v.Expires)
 	if err == nil {
 		err = fromJSON("end_user", endUser, &v.EndUser)
 	}
@@ -77,6 +81,9 @@ func scanSession(row pgx.Row) (connect.Session, error) {
 	}
 	if err == nil {
 		err = fromJSON("result", result, &v.Result)
+	}
+	if err == nil {
+		err = fromJSON("overrides", overrides, &v.Overrides)
 	}
 	if err == nil {
 		err = fromJSON("look", look, &v.Look)

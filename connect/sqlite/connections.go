@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"math"
 	"strings"
 
@@ -142,29 +143,9 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 		updated connect.Connection
 		refused error
 	)
-	err := s.update(ctx, "updating connection", func(tx *sql.Tx) error {
-		c, err := scanConnection(tx.QueryRowContext(ctx, selectConnection, id.Integration, id.Connection))
-		if err != nil {
-			return err
-		}
-		was := c
-		if refused = change(&c); refused != nil {
-			return refused
-		}
-		c.ID, c.UID, c.Serial, c.Created, c.Updated = was.ID, was.UID, was.Serial, was.Created, now()
-		values, err := connectionValues(&c)
-		if err != nil {
-			return err
-		}
-		updated, err = scanConnection(tx.QueryRowContext(ctx, `UPDATE connections SET
-			provider = ?, status = ?, cause = ?, config = ?, metadata = ?, tags = ?,
-			end_user = ?, end_user_id = ?, organization_id = ?, search = ?, version = ?, expires = ?,
-			due = ?, webhook_url = ?, trouble = ?, updated = ?
-			WHERE serial = ? RETURNING `+connectionColumns, append(values, was.Serial)...))
-		if err != nil {
-			return err
-		}
-		return addEvents(ctx, tx, c.Events())
+	err := s.update(ctx, "updating connection", func(tx *sql.Tx) (err error) {
+		updated, refused, err = updateRow(ctx, tx, id, change)
+		return errors.Join(refused, err)
 	})
 	switch {
 	case refused != nil:
@@ -173,6 +154,60 @@ func (s *Store) Update(ctx context.Context, id connect.ID, change func(*connect.
 		return connect.Connection{}, err
 	}
 	return updated, nil
+}
+
+// UpdateAll implements connect.Store.
+func (s *Store) UpdateAll(ctx context.Context, ids []connect.ID, change func(*connect.Connection) error) ([]connect.Connection, error) {
+	var (
+		all     = make([]connect.Connection, len(ids))
+		refused error
+	)
+	err := s.update(ctx, "updating connections", func(tx *sql.Tx) (err error) {
+		for n, id := range ids {
+			all[n], refused, err = updateRow(ctx, tx, id, change)
+			if errors.Is(err, sql.ErrNoRows) {
+				refused = &connect.MissingError{ID: id}
+			}
+			if err = errors.Join(refused, err); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	switch {
+	case refused != nil:
+		return nil, refused
+	case err != nil:
+		return nil, err
+	}
+	return all, nil
+}
+
+// updateRow changes one connection within a transaction. refused is what change
+// has said.
+func updateRow(ctx context.Context, tx *sql.Tx, id connect.ID, change func(*connect.Connection) error) (updated connect.Connection, refused, err error) {
+	c, err := scanConnection(tx.QueryRowContext(ctx, selectConnection, id.Integration, id.Connection))
+	if err != nil {
+		return updated, nil, err
+	}
+	was := c
+	if err := change(&c); err != nil {
+		return updated, err, nil
+	}
+	c.ID, c.UID, c.Serial, c.Created, c.Updated = was.ID, was.UID, was.Serial, was.Created, now()
+	values, err := connectionValues(&c)
+	if err != nil {
+		return updated, nil, err
+	}
+	updated, err = scanConnection(tx.QueryRowContext(ctx, `UPDATE connections SET
+		provider = ?, status = ?, cause = ?, config = ?, metadata = ?, tags = ?,
+		end_user = ?, end_user_id = ?, organization_id = ?, search = ?, version = ?, expires = ?,
+		due = ?, webhook_url = ?, trouble = ?, updated = ?
+		WHERE serial = ? RETURNING `+connectionColumns, append(values, was.Serial)...))
+	if err == nil {
+		err = addEvents(ctx, tx, c.Events())
+	}
+	return updated, nil, err
 }
 
 // Delete implements connect.Store.

@@ -35,23 +35,27 @@ func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
 	if err != nil {
 		return wrap(ctx, what, err)
 	}
+	overrides, err := mapJSON(v.Overrides)
+	if err != nil {
+		return wrap(ctx, what, err)
+	}
 	_, err = s.exec(ctx, what, `INSERT INTO sessions
-		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, created, expires)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, micros(v.Created), micros(v.Expires))
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, overrides, created, expires)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, overrides, micros(v.Created), micros(v.Expires))
 	return err
 }
 
 // Session implements connect.Store.
 func (s *Store) Session(ctx context.Context, token connect.Digest) (connect.Session, error) {
 	var (
-		v                                                            connect.Session
-		endUser, organization, tags, allowed, defaults, result, look sql.NullString
-		created, expires                                             int64
+		v                                                                       connect.Session
+		endUser, organization, tags, allowed, defaults, result, look, overrides sql.NullString
+		created, expires                                                        int64
 	)
 	err := s.read.QueryRowContext(ctx, `SELECT token, end_user, organization, tags, allowed, connection, reconnect,
-		defaults, return_url, webhook_url, result, language, look, created, expires FROM sessions WHERE token = ? AND expires > ?`, token[:], micros(now())).
-		Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &created, &expires)
+		defaults, return_url, webhook_url, result, language, look, overrides, created, expires FROM sessions WHERE token = ? AND expires > ?`, token[:], micros(now())).
+		Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &overrides, &created, &expires)
 	if err == nil {
 		err = fromJSON("end_user", endUser, &v.EndUser)
 	}
@@ -69,6 +73,9 @@ func (s *Store) Session(ctx context.Context, token connect.Digest) (connect.Sess
 	}
 	if err == nil {
 		err = fromJSON("result", result, &v.Result)
+	}
+	if err == nil {
+		err = fromJSON("overrides", overrides, &v.Overrides)
 	}
 	if err == nil {
 		err = fromJSON("look", look, &v.Look)

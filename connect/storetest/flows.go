@@ -31,6 +31,7 @@ func session(expires time.Time) connect.Session {
 		}},
 		WebhookURL: "https://app.example.com/hooks?a=b&c",
 		ReturnURL:  "https://app.example.com/connected?a=b&c",
+		Overrides:  map[string]connect.SessionOverrides{"github": {DocsConnect: "https://docs.example/<x>"}},
 		Language:   "pt",
 		Look:       &connect.Look{Title: "Acme & Söhne", Colors: map[string]string{"accent": "#ff5500"}, Texts: map[string]string{"Yes": "<Ja>"}},
 		Created:    time.Date(2029, 1, 2, 3, 4, 5, 123456000, time.UTC),
