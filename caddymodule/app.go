@@ -21,6 +21,7 @@ import (
 	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/egress"
+	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
 
@@ -138,7 +139,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if !connect.IsAPIKey(key) {
 			return fmt.Errorf("api_key: an API key is a UUID of version 4, as the SDKs demand (make one with `cat /proc/sys/kernel/random/uuid`)")
 		}
-		a.keys = append(a.keys, connect.APIKey{Name: fmt.Sprintf("config %d", i+1), Key: connect.DigestOf(key)})
+		a.keys = append(a.keys, connect.APIKey{Name: fmt.Sprintf("config %d", i+1), Key: connect.DigestOf(key), Scopes: policy.AllScopes})
 	}
 	cat, err := a.catalog(repl)
 	if err != nil {

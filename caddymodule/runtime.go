@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/spool"
 	"github.com/keycaddy/keycaddy/vault"
 )
@@ -184,9 +185,12 @@ func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading API keys: %w", err)
 	}
+	for i := range stored {
+		stored[i].Scopes = policy.AllScopes
+	}
 	if len(stored) == 0 && len(a.keys) == 0 {
 		run.firstKey = uuid.NewString()
-		first := connect.APIKey{Name: "first", Key: connect.DigestOf(run.firstKey), Created: time.Now()}
+		first := connect.APIKey{Name: "first", Key: connect.DigestOf(run.firstKey), Scopes: policy.AllScopes, Created: time.Now()}
 		if err := rt.store.PutAPIKey(ctx, first); err != nil {
 			return nil, fmt.Errorf("storing the first API key: %w", err)
 		}
@@ -194,7 +198,7 @@ func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
 	}
 	keys := slices.Concat(stored, a.keys)
 	if a.demo != nil {
-		keys = append(keys, connect.APIKey{Name: "demo", Key: connect.DigestOf(rt.demoKey), Integrations: a.demoIntegrations()})
+		keys = append(keys, connect.APIKey{Name: "demo", Key: connect.DigestOf(rt.demoKey), Scopes: policy.AllScopes, Integrations: a.demoIntegrations()})
 	}
 	run.keys = connect.NewKeyring(keys)
 

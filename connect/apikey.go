@@ -2,8 +2,37 @@ package connect
 
 import (
 	"regexp"
+	"slices"
 	"strings"
+	"time"
+
+	"github.com/keycaddy/keycaddy/connect/policy"
 )
+
+// APIKey lets an app call the API and the proxy.
+type APIKey struct {
+	Name    string
+	Key     Digest
+	Created time.Time
+	// Scopes are what the key may do. Stores don't keep them.
+	Scopes policy.Scopes
+	// Integrations, if not empty, are the only ones that the key can be used
+	// for, through the proxy and not for the API. Stores don't keep it.
+	Integrations []string
+}
+
+// Needs returns a *policy.ScopeError if the key has not the scope.
+func (k *APIKey) Needs(scope policy.Scope) error {
+	if !k.Scopes.Has(scope) {
+		return &policy.ScopeError{Required: scope}
+	}
+	return nil
+}
+
+// Allows tells whether the key may call connections of an integration.
+func (k *APIKey) Allows(integration string) bool {
+	return len(k.Integrations) == 0 || slices.Contains(k.Integrations, integration)
+}
 
 // AuthError is a caller that isn't known. The codes are Nango's.
 type AuthError struct{ Code, Message string }

@@ -138,18 +138,3 @@ type Result struct {
 	Connection  string `json:"connection_id,omitempty"`
 	Code        string `json:"code,omitempty"`
 }
-
-// APIKey lets an app call the API and the proxy.
-type APIKey struct {
-	Name    string
-	Key     Digest
-	Created time.Time
-	// Integrations, if not empty, are the only ones that the key can be used
-	// for, through the proxy and not for the API. Stores don't keep it.
-	Integrations []string
-}
-
-// Allows tells whether the key may call connections of an integration.
-func (k *APIKey) Allows(integration string) bool {
-	return len(k.Integrations) == 0 || slices.Contains(k.Integrations, integration)
-}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
 
@@ -161,8 +162,8 @@ func (credentials) Refused(*connect.Bound)  {}
 const testKey, boundKey = "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac001", "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac002"
 
 var testKeys = connect.NewKeyring([]connect.APIKey{
-	{Name: "k", Key: connect.DigestOf(testKey)},
-	{Name: "bound", Key: connect.DigestOf(boundKey), Integrations: []string{"other"}},
+	{Name: "k", Key: connect.DigestOf(testKey), Scopes: policy.DefaultScopes},
+	{Name: "bound", Key: connect.DigestOf(boundKey), Scopes: policy.DefaultScopes, Integrations: []string{"other"}},
 })
 
 // testSetup has one integration, test.

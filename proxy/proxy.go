@@ -22,6 +22,7 @@ import (
 
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/egress"
+	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
 	"github.com/keycaddy/keycaddy/connect/scheme"
 )
@@ -135,6 +136,9 @@ func (p *Proxy) Provision() {
 func (p *Proxy) Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Credentials) (*Call, error) {
 	key, err := keys.Check(r.Header.Get("Authorization"))
 	if err != nil {
+		return nil, err
+	}
+	if err := key.Needs(policy.ProxyCall); err != nil {
 		return nil, err
 	}
 	if err := acceptable(r); err != nil {

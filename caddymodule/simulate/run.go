@@ -16,6 +16,7 @@ import (
 	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/catalog/simulator"
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/scheme"
 	"github.com/keycaddy/keycaddy/proxy"
 	"github.com/keycaddy/keycaddy/vault"
@@ -117,7 +118,7 @@ func (r *run) prepare(p *catalog.Provider, v variant) error {
 	r.connector = &connect.Connector{Setup: r.setup, Refresher: refresher, Store: r.store, Vault: r.vault, Logger: logger}
 	r.proxy = &proxy.Proxy{Base: wire{Handler: r.vendor}, ReplayBuffer: 1 << 20, Logger: logger}
 	r.proxy.Provision()
-	r.keys = connect.NewKeyring([]connect.APIKey{{Name: "simulate", Key: connect.DigestOf(r.key)}})
+	r.keys = connect.NewKeyring([]connect.APIKey{{Name: "simulate", Key: connect.DigestOf(r.key), Scopes: policy.AllScopes}})
 	return nil
 }
 

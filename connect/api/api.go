@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
 
@@ -52,22 +53,22 @@ func (a *API) Handler() http.Handler {
 	handle("GET /health", a.health)
 	handle("GET /health/ready", a.health)
 	handle("GET /health/live", a.live)
-	handle("GET /providers", a.app(a.listProviders))
-	handle("GET /providers/{provider}", a.app(a.getProvider))
-	handle("GET /integrations", a.appOrSession(a.listIntegrations))
-	handle("GET /integrations/{key}", a.app(a.getIntegration))
-	handle("POST /connect/sessions", a.app(a.createSession))
-	handle("POST /connect/sessions/reconnect", a.app(a.createReconnectSession))
-	handle("POST /connect/sessions/confirm", a.app(a.confirmSession))
+	handle("GET /providers", a.app(policy.AnyKey, a.listProviders))
+	handle("GET /providers/{provider}", a.app(policy.AnyKey, a.getProvider))
+	handle("GET /integrations", a.appOrSession(policy.IntegrationsList, a.listIntegrations))
+	handle("GET /integrations/{key}", a.app(policy.IntegrationsRead, a.getIntegration))
+	handle("POST /connect/sessions", a.app(policy.ConnectSessionsWrite, a.createSession))
+	handle("POST /connect/sessions/reconnect", a.app(policy.ConnectSessionsWrite, a.createReconnectSession))
+	handle("POST /connect/sessions/confirm", a.app(policy.ConnectSessionsWrite, a.confirmSession))
 	handle("GET /connect/session", a.getSession)
 	handle("DELETE /connect/session", a.deleteSession)
-	handle("GET /connections", a.app(a.listConnections))
-	handle("POST /explain", a.app(a.explain))
+	handle("GET /connections", a.app(policy.ConnectionsList, a.listConnections))
+	handle("POST /explain", a.app(policy.Explain, a.explain))
 	handle("GET /images/template-logos/{file}", a.logo)
 	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
 		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "There is no " + r.Method + " " + r.URL.Path + " here.", Action: "fix_request"}
 	})
-	getConnection, deleteConnection := a.wrap(a.app(a.getConnection)), a.wrap(a.app(a.deleteConnection))
+	getConnection, deleteConnection := a.wrap(a.app(policy.ConnectionsRead, a.getConnection)), a.wrap(a.app(policy.ConnectionsDelete, a.deleteConnection))
 	climbs := a.wrap(func(http.ResponseWriter, *http.Request) error {
 		const reason = "it has dot segments, empty segments or a backslash"
 		return &problem.Problem{Status: http.StatusBadRequest, Code: "invalid_path", Message: "The path is refused: " + reason + ".", Action: "fix_request",
@@ -112,33 +113,6 @@ func (a *API) wrap(h handler) http.Handler {
 		}
 		p.Write(w, id)
 	})
-}
-
-// app lets apps through.
-func (a *API) app(h handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if !a.Trusted {
-			key, err := a.Keys.Check(r.Header.Get("Authorization"))
-			if err != nil {
-				return err
-			}
-			if len(key.Integrations) > 0 {
-				return &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is for the proxy only.", Action: "fix_request"}
-			}
-		}
-		return h(w, r)
-	}
-}
-
-// appOrSession lets apps through, and visitors with a connect session.
-func (a *API) appOrSession(h handler) handler {
-	app := a.app(h)
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if strings.Contains(r.Header.Get("Authorization"), connect.SessionPrefix) {
-			return h(w, r)
-		}
-		return app(w, r)
-	}
 }
 
 // reply sends v as JSON.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
 	"github.com/keycaddy/keycaddy/connect/scheme"
 )
@@ -149,6 +150,10 @@ func (a *API) getConnection(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &problem.Problem{Status: http.StatusBadRequest, Code: "unknown_provider_config", Message: "Provider does not exists", Action: "fix_request"}
 	}
+	hidden := a.may(r, policy.ConnectionsReadCredentials)
+	if hidden != nil && (force || withRefreshToken) {
+		return hidden
+	}
 	if force {
 		if err := a.renew(r, id); err != nil {
 			return err
@@ -161,11 +166,15 @@ func (a *API) getConnection(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.Logger.Info("credential fetched by the app", logFields(id)...)
+	credentials := map[string]any{} // without the scope the app isn't told, and sees so
+	if hidden == nil {
+		a.Logger.Info("credential fetched by the app", logFields(id)...)
+		credentials = credentialsJSON(in.Provider, &cred, withRefreshToken)
+	}
 	out := connectionJSON{
 		connectionRow: row(&c), Status: c.Status, ConnectionConfig: c.Config,
 		CreatedAt: c.Created.UTC().Format(offset), UpdatedAt: c.Updated.UTC().Format(offset),
-		LastFetchedAt: time.Now().UTC().Format(offset), Credentials: credentialsJSON(in.Provider, &cred, withRefreshToken),
+		LastFetchedAt: time.Now().UTC().Format(offset), Credentials: credentials,
 	}
 	if out.ConnectionConfig == nil {
 		out.ConnectionConfig = map[string]string{}

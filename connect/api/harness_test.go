@@ -19,6 +19,7 @@ import (
 	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/api"
+	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/scheme"
 	"github.com/keycaddy/keycaddy/connect/sqlite"
 	"github.com/keycaddy/keycaddy/vault/sealed"
@@ -26,6 +27,8 @@ import (
 
 const (
 	key        = "b2c1f6a0-3d1e-4c8b-9a57-0f1e2d3c4b5a"
+	modest     = "0a0b0c0d-1111-4222-8333-444455556667" // has the scopes that a key has by default
+	powerless  = "0a0b0c0d-1111-4222-8333-444455556668" // has none
 	restricted = "0a0b0c0d-1111-4222-8333-444455556666"
 	public     = "https://connect.example"
 )
@@ -114,7 +117,12 @@ func newService(t *testing.T) *service {
 	s.connector = &connect.Connector{Setup: setup, Refresher: r, Store: s.store, Vault: v, Logger: log}
 	s.api = &api.API{
 		Connector: s.connector, Logger: log, RequestID: func(*http.Request) string { return "req1" },
-		Keys: connect.NewKeyring([]connect.APIKey{{Name: "app", Key: connect.DigestOf(key)}, {Name: "proxy", Key: connect.DigestOf(restricted), Integrations: []string{"g-apikey"}}}),
+		Keys: connect.NewKeyring([]connect.APIKey{
+			{Name: "app", Key: connect.DigestOf(key), Scopes: policy.AllScopes},
+			{Name: "modest", Key: connect.DigestOf(modest), Scopes: policy.DefaultScopes},
+			{Name: "powerless", Key: connect.DigestOf(powerless)},
+			{Name: "proxy", Key: connect.DigestOf(restricted), Scopes: policy.AllScopes, Integrations: []string{"g-apikey"}},
+		}),
 	}
 	return s
 }

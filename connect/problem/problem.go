@@ -20,6 +20,7 @@ import (
 
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/egress"
+	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/scheme"
 	"github.com/keycaddy/keycaddy/vault"
 )
@@ -89,6 +90,7 @@ func Of(err error) *Problem {
 		auth    *connect.AuthError
 		body    *scheme.BodyError
 		lookup  *scheme.LookupError
+		scope   *policy.ScopeError
 	)
 	switch {
 	case errors.As(err, &own):
@@ -97,6 +99,8 @@ func Of(err error) *Problem {
 		return coder.Problem()
 	case errors.As(err, &auth):
 		return &Problem{Status: http.StatusUnauthorized, Code: auth.Code, Message: auth.Message, Action: "fix_request"}
+	case errors.As(err, &scope):
+		return &Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "Insufficient scope. Required: " + string(scope.Required), Action: "fix_request"}
 	case errors.As(err, &unknown):
 		return &Problem{Status: http.StatusNotFound, Code: "unknown_provider_config", Message: "Integration \"" + unknown.Key + "\" does not exist", Action: "fix_request"}
 	case errors.As(err, &reauth):
