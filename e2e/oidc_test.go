@@ -97,6 +97,7 @@ func connectOIDC(t *testing.T, link string) {
 // access token every few seconds. The app sees 2xx only, and no refresh token
 // is spent twice (S49, S58, S61).
 func TestCallsSucceedForAMinuteWhileAccessTokensAreRevoked(t *testing.T) {
+	t.Parallel() // it mostly waits
 	port := freePort(t)
 	callback := fmt.Sprintf("http://localhost:%d/oauth/callback", port)
 	o := startOIDC(t, callback)

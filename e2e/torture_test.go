@@ -40,6 +40,7 @@ func tableRow(t *testing.T, table, step, fault string) (numbers []string) {
 // need is taken away, at each step of a renewal. No connection is lost where
 // that could be helped, and no refresh token is spent twice.
 func TestS60S62S63S64S65S69S112S117TortureOverVaultAndPostgres(t *testing.T) {
+	t.Parallel() // it mostly waits
 	t.Parallel()
 	vault, err := exec.Command("../vault/hashicorp/vaultserver/build.sh").Output()
 	if err != nil {
@@ -72,6 +73,7 @@ func TestS60S62S63S64S65S69S112S117TortureOverVaultAndPostgres(t *testing.T) {
 
 // The same with one node that keeps everything on its own disk.
 func TestS62S63S64S65TortureOverSQLite(t *testing.T) {
+	t.Parallel() // it mostly waits
 	t.Parallel()
 	table, err := torture(t, "--store", "sqlite", "--vault", "sealed", "--nodes", "1", "--runs", "1", "--rotations", "30",
 		"--only", "*/killed", "--only", "*/disk full", "--only", "asking/clock*")
