@@ -27,6 +27,9 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    api_key    <uuid>...
 //	    catalog    <folder>
 //	    catalog nango <file>
+//	    webhook        <url> { ... }
+//	    webhook_secret <secret>...
+//	    environment    <name>
 //	    egress {
 //	        allow <range>...
 //	    }
@@ -96,6 +99,12 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		return parseGuest(d, &a.VaultRaw, "keycaddy.vaults.", "vault")
 	case "egress":
 		return a.Egress.parse(d)
+	case "webhook":
+		return a.parseWebhook(d)
+	case "webhook_secret":
+		return someArgs(d, &a.WebhookSecrets)
+	case "environment":
+		return oneArg(d, &a.Environment)
 	case "integration":
 		return a.parseIntegration(d)
 	}

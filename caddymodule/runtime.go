@@ -18,6 +18,7 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/spool"
+	"github.com/keycaddy/keycaddy/connect/webhook"
 	"github.com/keycaddy/keycaddy/vault"
 )
 
@@ -54,6 +55,7 @@ type runtime struct {
 	vault     vault.Vault
 	spool     *spool.Spool
 	refresher *connect.Refresher
+	sender    *webhook.Sender
 
 	mu     sync.Mutex
 	active []*running // the newest is the last
@@ -63,6 +65,7 @@ type runtime struct {
 type running struct {
 	runtime   *runtime
 	setup     *connect.Setup
+	hooks     *webhook.Config
 	connector *connect.Connector
 	refresher *connect.Refresher
 	keys      *connect.Keyring
@@ -93,6 +96,7 @@ func (rt *runtime) work(ctx context.Context, a *App) {
 		return
 	}
 	rt.working.Go(func() { rt.sweep(ctx) })
+	rt.working.Go(func() { rt.sender.Run(ctx) })
 	rt.refresher.Run(ctx)
 }
 
@@ -143,6 +147,7 @@ func (rt *runtime) tryOpen(ctx context.Context, a *App) error {
 	}
 	rt.store, rt.vault = store, secrets
 	rt.refresher = &connect.Refresher{Store: store, Vault: secrets, Logger: rt.logger.Named("refresh")}
+	rt.sender = &webhook.Sender{Outbox: store, Logger: rt.logger.Named("webhook"), Observe: rt.metrics.delivery, Counted: rt.metrics.waiting}
 	if v, ok := secrets.(interface{ ReadOnly() bool }); ok {
 		rt.refresher.ReadOnly = v.ReadOnly()
 	}
@@ -177,7 +182,7 @@ func (rt *runtime) sweep(ctx context.Context) {
 
 // activate makes a configuration the one that credentials are bound by.
 func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
-	run := &running{runtime: rt, setup: a.setup, refresher: rt.refresher}
+	run := &running{runtime: rt, setup: a.setup, hooks: a.hooks, refresher: rt.refresher}
 	run.connector = &connect.Connector{
 		Setup: a.setup, Refresher: rt.refresher, Store: rt.store, Vault: rt.vault, Logger: a.logger.Named("connect"),
 	}
@@ -205,7 +210,7 @@ func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	rt.active = append(rt.active, run)
-	rt.refresher.Configure(a.setup)
+	rt.configure(run)
 	return run, nil
 }
 
@@ -217,8 +222,13 @@ func (rt *runtime) deactivate(run *running) {
 	newest := len(rt.active) > 0 && rt.active[len(rt.active)-1] == run
 	rt.active = slices.DeleteFunc(rt.active, func(r *running) bool { return r == run })
 	if newest && len(rt.active) > 0 {
-		rt.refresher.Configure(rt.active[len(rt.active)-1].setup)
+		rt.configure(rt.active[len(rt.active)-1])
 	}
+}
+
+func (rt *runtime) configure(run *running) {
+	rt.refresher.Configure(run.setup)
+	rt.sender.Configure(run.hooks)
 }
 
 // Destruct closes store and vault when no configuration uses them any more,

@@ -397,7 +397,7 @@ func (c *Connector) finish(ctx context.Context, f Flow, conn Connection, err err
 	}
 	var events []Event
 	if err != nil {
-		events = append(events, c.failed(context.WithoutCancel(ctx), &f, &outcome))
+		events = append(events, c.failed(context.WithoutCancel(ctx), &f, &outcome, err))
 	}
 	if ferr := c.Store.FinishFlow(context.WithoutCancel(ctx), f.ID, outcome, events...); ferr != nil {
 		c.Logger.Error("recording how an authorization ended", append(f.fields(), zap.Error(ferr))...)
@@ -411,9 +411,11 @@ func (c *Connector) finish(ctx context.Context, f Flow, conn Connection, err err
 }
 
 // failed is the event of a flow that has failed.
-func (c *Connector) failed(ctx context.Context, f *Flow, o *Outcome) Event {
+func (c *Connector) failed(ctx context.Context, f *Flow, o *Outcome, cause error) Event {
+	var callback *scheme.CallbackError
 	e := newEvent(EventConnectFailed)
-	e.Integration, e.Connection, e.Error = f.Integration, f.ID, &EventError{Type: o.Code, Detail: o.Detail}
+	e.Integration, e.Connection = f.Integration, f.ID
+	e.Error = &EventError{Type: o.Code, Detail: o.Detail, Callback: errors.As(cause, &callback)}
 	if in, err := c.Setup.Integration(f.Integration); err == nil {
 		e.Provider = in.Provider.ID
 	}
