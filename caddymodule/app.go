@@ -91,6 +91,9 @@ type App struct {
 	// The member environment of webhooks. Default: prod
 	Environment string `json:"environment,omitempty"`
 
+	// What is kept of what keycaddy does, for `caddy keycaddy logs` and the API.
+	Logs *Logs `json:"logs,omitempty"`
+
 	// Which addresses keycaddy may connect to beyond the public internet.
 	Egress Egress `json:"egress,omitzero"`
 
@@ -100,6 +103,8 @@ type App struct {
 	policy egress.Policy
 	setup  *connect.Setup
 	hooks  *webhook.Config
+	calls  callLogs
+	kept   time.Duration // of logs
 	logger *zap.Logger
 
 	registry registry
@@ -172,6 +177,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if a.hooks, err = a.makeWebhooks(repl); err != nil {
+		return err
+	}
+	if a.kept, a.calls, err = a.Logs.make(); err != nil {
 		return err
 	}
 	if a.setup.AppName, err = repl.ReplaceOrErr(a.AppName, true, true); err != nil {

@@ -30,6 +30,7 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    webhook        <url> { ... }
 //	    webhook_secret <secret>...
 //	    environment    <name>
+//	    logs { ... }
 //	    egress {
 //	        allow <range>...
 //	    }
@@ -103,6 +104,8 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		return a.parseWebhook(d)
 	case "webhook_secret":
 		return someArgs(d, &a.WebhookSecrets)
+	case "logs":
+		return a.parseLogs(d)
 	case "environment":
 		return oneArg(d, &a.Environment)
 	case "integration":

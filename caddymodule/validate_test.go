@@ -136,7 +136,7 @@ func TestProvision(t *testing.T) {
 	}
 }
 
-func TestProvisionWebhooks(t *testing.T) {
+func TestProvisionWebhooksAndLogs(t *testing.T) {
 	const secret = "\nwebhook_secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	for _, c := range []struct{ name, config, err string }{
 		{"endpoint", "webhook https://app.example.com/hooks?key=value" + secret, ""},
@@ -147,6 +147,13 @@ func TestProvisionWebhooks(t *testing.T) {
 		{"secret from the environment", "webhook_secret {env.NOPE}", "webhook_secret: evaluated placeholder {env.NOPE} is empty"},
 		{"short secret of an endpoint", "webhook https://a.example {\nsecret short\n}", "webhook https://a.example: secret: it has fewer than 16 characters"},
 		{"unknown event", "webhook https://a.example {\nevents connection.born\n}" + secret, `webhook https://a.example: there are no events "connection.born"`},
+		{"logs", "logs {\nkeep 30d\ncalls 0.5%\n}", ""},
+		{"logs of all calls", "logs {\ncalls all\n}", ""},
+		{"logs of some calls", "logs {\ncalls some\n}", `logs: calls: "some" is none of none, failed, all`},
+		{"logs of too many calls", "logs {\ncalls 101%\n}", `logs: calls: "101%"`},
+		{"logs of less than none", "logs {\ncalls -1%\n}", `logs: calls: "-1%"`},
+		{"logs of not a number", "logs {\ncalls NaN%\n}", `logs: calls: "NaN%"`},
+		{"logs for a moment", "logs {\nkeep 1s\n}", "logs: keep: 1s is less than a minute"},
 		{"no address", "webhook app.example.com" + secret, "webhook: the address is not an address"},
 		{"password in the address", "webhook https://me:canary@a.example" + secret, "webhook: the address has a user name or password in it"},
 		{"fragment in the address", "webhook https://a.example#b" + secret, "webhook: the address has a fragment"},
