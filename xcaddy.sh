@@ -70,9 +70,11 @@ tests() {
 	have promtool prometheus
 	have pgbouncer pgbouncer
 	mkdir -p .cache
-	if [ ! e2e/oidc/node_modules/.package-lock.json -nt e2e/oidc/package-lock.json ]; then
-		(cd e2e/oidc && npm ci --no-audit --no-fund --silent)
-	fi
+	for packages in e2e/oidc e2e/sdk; do
+		if [ ! $packages/node_modules/.package-lock.json -nt $packages/package-lock.json ]; then
+			(cd $packages && npm ci --no-audit --no-fund --silent)
+		fi
+	done
 	say "a Vault server for the tests"
 	vault/hashicorp/vaultserver/build.sh
 	say "building"

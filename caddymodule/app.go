@@ -23,6 +23,7 @@ import (
 	"github.com/keycaddy/keycaddy/connect/egress"
 	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
+	"github.com/keycaddy/keycaddy/connect/webhook"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -78,6 +79,21 @@ type App struct {
 	// added; `caddy keycaddy catalog nango` says what becomes of each.
 	CatalogNango string `json:"catalog_nango,omitempty"`
 
+	// The endpoints of your backend's that are told what happens to connections.
+	Webhooks []*Webhook `json:"webhooks,omitempty"`
+
+	// What webhooks are signed with, unless an endpoint has a secret of its own;
+	// also those to connections' own endpoints. Best `whsec_` and 32 random bytes
+	// in base64, or what your Nango signs with. Of several the first signs as Nango
+	// does, and all as Standard Webhooks has it, so that it can be changed.
+	WebhookSecrets []string `json:"webhook_secrets,omitempty"`
+
+	// The member environment of webhooks. Default: prod
+	Environment string `json:"environment,omitempty"`
+
+	// What is kept of what keycaddy does, for `caddy keycaddy logs` and the API.
+	Logs *Logs `json:"logs,omitempty"`
+
 	// Which addresses keycaddy may connect to beyond the public internet.
 	Egress Egress `json:"egress,omitzero"`
 
@@ -86,6 +102,9 @@ type App struct {
 	keys   []connect.APIKey
 	policy egress.Policy
 	setup  *connect.Setup
+	hooks  *webhook.Config
+	calls  callLogs
+	kept   time.Duration // of logs
 	logger *zap.Logger
 
 	registry registry
@@ -155,6 +174,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 		integrations = append(integrations, made)
 	}
 	if a.setup, err = connect.NewSetup(cat, public, egress.NewClient(a.policy, tokenTimeout), integrations); err != nil {
+		return err
+	}
+	if a.hooks, err = a.makeWebhooks(repl); err != nil {
+		return err
+	}
+	if a.kept, a.calls, err = a.Logs.make(); err != nil {
 		return err
 	}
 	if a.setup.AppName, err = repl.ReplaceOrErr(a.AppName, true, true); err != nil {

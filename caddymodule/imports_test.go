@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"connect/problem":   {"./vault", "./connect", "./connect/egress", "./connect/policy", "./connect/scheme"},
 	"connect/sqlite":    {"./vault", "./connect", "modernc.org/sqlite"},
 	"connect/postgres":  {"./vault", "./connect", "github.com/jackc/pgx/v5"},
+	"connect/webhook":   {"./connect", "./connect/scheme", "go.uber.org/zap"},
 	"connect/storetest": {"./connect"},
 	"connect/page":      {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap", "golang.org/x/text/language"},
 	"connect/api":       {"./catalog", "./connect", "./connect/policy", "./connect/problem", "./connect/scheme", "go.uber.org/zap", "golang.org/x/text/language"},
@@ -39,7 +40,7 @@ var arrows = map[string][]string{
 	"proxy/redact":      {},
 	"caddymodule": {
 		"./caddymodule/simulate", "./caddymodule/torture", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
-		"./connect/page", "./connect/policy", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./proxy",
+		"./connect/page", "./connect/policy", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./connect/webhook", "./proxy",
 		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/prometheus/client_golang", "github.com/spf13/cobra", "go.uber.org/zap",
 	},
 	"caddymodule/simulate": {

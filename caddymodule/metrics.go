@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/problem"
 	"github.com/keycaddy/keycaddy/proxy"
 )
@@ -26,6 +27,11 @@ type metrics struct {
 	echoes      *prometheus.CounterVec
 	duration    prometheus.Histogram
 	preparation prometheus.Histogram
+	deliveries  *prometheus.CounterVec
+	outbox      prometheus.Gauge
+	logsDropped *prometheus.CounterVec
+	logsWaiting prometheus.GaugeFunc
+	journal     atomic.Pointer[connect.Journal] // nil until the store is open
 
 	mu      sync.Mutex // held while outcomes gets a new provider
 	classes atomic.Pointer[map[string]*classes]
@@ -52,11 +58,16 @@ func newMetrics() *metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "keycaddy", Name: name, Help: help}, labels)
 	}
 	m := &metrics{
-		calls:    counter("calls_total", "Calls through the proxy, by what became of them: the provider's status by class, or the code of keycaddy's own answer.", "provider", "outcome"),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "keycaddy", Name: "calls_in_flight", Help: "Calls, streams and WebSockets that are under way."}),
-		replays:  counter("replays_total", "Calls that were sent again because their credential had ended.", "provider"),
-		retries:  counter("retries_total", "Attempts that were made because the provider was too busy or could not be reached.", "provider"),
-		echoes:   counter("echoes_total", "Answers that had the call's credential in them.", "provider"),
+		calls:       counter("calls_total", "Calls through the proxy, by what became of them: the provider's status by class, or the code of keycaddy's own answer.", "provider", "outcome"),
+		inFlight:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "keycaddy", Name: "calls_in_flight", Help: "Calls, streams and WebSockets that are under way."}),
+		replays:     counter("replays_total", "Calls that were sent again because their credential had ended.", "provider"),
+		retries:     counter("retries_total", "Attempts that were made because the provider was too busy or could not be reached.", "provider"),
+		echoes:      counter("echoes_total", "Answers that had the call's credential in them.", "provider"),
+		deliveries:  counter("webhook_attempts_total", "Attempts to deliver a webhook, by result: delivered, failed, given_up.", "result"),
+		logsDropped: counter("logs_dropped_total", "Logs that were not kept since the store did not keep up, by kind.", "kind"),
+		outbox: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "keycaddy", Name: "outbox_events", Help: "Deliveries of events that wait, of all nodes, counted every 15 seconds.",
+		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "keycaddy", Name: "call_duration_seconds", Help: "How long calls take, with all of their answer.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
@@ -66,6 +77,14 @@ func newMetrics() *metrics {
 			Buckets: []float64{.00001, .00005, .0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 30},
 		}),
 	}
+	m.logsWaiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "keycaddy", Name: "logs_waiting", Help: "Logs that wait to be written to the store.",
+	}, func() float64 {
+		if j := m.journal.Load(); j != nil {
+			return float64(j.Waiting())
+		}
+		return 0
+	})
 	m.classes.Store(&map[string]*classes{})
 	return m
 }
@@ -75,7 +94,7 @@ type registry = *prometheus.Registry
 
 // register shows the metrics in a configuration's registry.
 func (m *metrics) register(r registry) error {
-	for _, c := range []prometheus.Collector{m.calls, m.inFlight, m.replays, m.retries, m.echoes, m.duration, m.preparation} {
+	for _, c := range []prometheus.Collector{m.calls, m.inFlight, m.replays, m.retries, m.echoes, m.duration, m.preparation, m.deliveries, m.outbox, m.logsDropped, m.logsWaiting} {
 		var already prometheus.AlreadyRegisteredError
 		if err := r.Register(c); err != nil && !errors.As(err, &already) {
 			return fmt.Errorf("registering metrics: %w", err)
@@ -83,6 +102,13 @@ func (m *metrics) register(r registry) error {
 	}
 	return nil
 }
+
+// delivery counts an attempt to deliver a webhook.
+func (m *metrics) delivery(result string) { m.deliveries.WithLabelValues(result).Inc() }
+
+func (m *metrics) dropped(kind connect.LogKind) { m.logsDropped.WithLabelValues(string(kind)).Inc() }
+
+func (m *metrics) waiting(events int) { m.outbox.Set(float64(events)) }
 
 // of are the counters of a provider.
 func (m *metrics) of(provider string) *classes {

@@ -27,6 +27,10 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    api_key    <uuid>...
 //	    catalog    <folder>
 //	    catalog nango <file>
+//	    webhook        <url> { ... }
+//	    webhook_secret <secret>...
+//	    environment    <name>
+//	    logs { ... }
 //	    egress {
 //	        allow <range>...
 //	    }
@@ -96,6 +100,14 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		return parseGuest(d, &a.VaultRaw, "keycaddy.vaults.", "vault")
 	case "egress":
 		return a.Egress.parse(d)
+	case "webhook":
+		return a.parseWebhook(d)
+	case "webhook_secret":
+		return someArgs(d, &a.WebhookSecrets)
+	case "logs":
+		return a.parseLogs(d)
+	case "environment":
+		return oneArg(d, &a.Environment)
 	case "integration":
 		return a.parseIntegration(d)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/spool"
+	"github.com/keycaddy/keycaddy/connect/webhook"
 	"github.com/keycaddy/keycaddy/vault"
 )
 
@@ -54,6 +55,12 @@ type runtime struct {
 	vault     vault.Vault
 	spool     *spool.Spool
 	refresher *connect.Refresher
+	sender    *webhook.Sender
+	journal   *connect.Journal
+
+	// The journal ends last: what others do at their end is in it.
+	journaling sync.WaitGroup
+	endJournal context.CancelFunc
 
 	mu     sync.Mutex
 	active []*running // the newest is the last
@@ -63,6 +70,9 @@ type runtime struct {
 type running struct {
 	runtime   *runtime
 	setup     *connect.Setup
+	hooks     *webhook.Config
+	calls     callLogs
+	kept      time.Duration
 	connector *connect.Connector
 	refresher *connect.Refresher
 	keys      *connect.Keyring
@@ -93,6 +103,10 @@ func (rt *runtime) work(ctx context.Context, a *App) {
 		return
 	}
 	rt.working.Go(func() { rt.sweep(ctx) })
+	rt.working.Go(func() { rt.sender.Run(ctx) })
+	var journaling context.Context
+	journaling, rt.endJournal = context.WithCancel(context.WithoutCancel(ctx))
+	rt.journaling.Go(func() { rt.journal.Run(journaling) })
 	rt.refresher.Run(ctx)
 }
 
@@ -143,6 +157,10 @@ func (rt *runtime) tryOpen(ctx context.Context, a *App) error {
 	}
 	rt.store, rt.vault = store, secrets
 	rt.refresher = &connect.Refresher{Store: store, Vault: secrets, Logger: rt.logger.Named("refresh")}
+	rt.journal = connect.NewJournal(store, rt.logger.Named("journal"), rt.metrics.dropped)
+	rt.metrics.journal.Store(rt.journal)
+	rt.refresher.Journal = rt.journal
+	rt.sender = &webhook.Sender{Outbox: store, Logger: rt.logger.Named("webhook"), Observe: rt.metrics.delivery, Counted: rt.metrics.waiting}
 	if v, ok := secrets.(interface{ ReadOnly() bool }); ok {
 		rt.refresher.ReadOnly = v.ReadOnly()
 	}
@@ -169,6 +187,9 @@ func (rt *runtime) sweep(ctx context.Context) {
 			if err := rt.store.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				rt.logger.Warn("removing what has expired", zap.Error(err))
 			}
+			if err := rt.journal.Sweep(ctx); err != nil && ctx.Err() == nil {
+				rt.logger.Warn("removing old logs", zap.Error(err))
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -177,9 +198,9 @@ func (rt *runtime) sweep(ctx context.Context) {
 
 // activate makes a configuration the one that credentials are bound by.
 func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
-	run := &running{runtime: rt, setup: a.setup, refresher: rt.refresher}
+	run := &running{runtime: rt, setup: a.setup, hooks: a.hooks, calls: a.calls, kept: a.kept, refresher: rt.refresher}
 	run.connector = &connect.Connector{
-		Setup: a.setup, Refresher: rt.refresher, Store: rt.store, Vault: rt.vault, Logger: a.logger.Named("connect"),
+		Setup: a.setup, Refresher: rt.refresher, Store: rt.store, Vault: rt.vault, Logger: a.logger.Named("connect"), Journal: rt.journal,
 	}
 	stored, err := rt.store.APIKeys(ctx)
 	if err != nil {
@@ -205,7 +226,7 @@ func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	rt.active = append(rt.active, run)
-	rt.refresher.Configure(a.setup)
+	rt.configure(run)
 	return run, nil
 }
 
@@ -217,8 +238,14 @@ func (rt *runtime) deactivate(run *running) {
 	newest := len(rt.active) > 0 && rt.active[len(rt.active)-1] == run
 	rt.active = slices.DeleteFunc(rt.active, func(r *running) bool { return r == run })
 	if newest && len(rt.active) > 0 {
-		rt.refresher.Configure(rt.active[len(rt.active)-1].setup)
+		rt.configure(rt.active[len(rt.active)-1])
 	}
+}
+
+func (rt *runtime) configure(run *running) {
+	rt.refresher.Configure(run.setup)
+	rt.sender.Configure(run.hooks)
+	rt.journal.Keep(run.kept)
 }
 
 // Destruct closes store and vault when no configuration uses them any more,
@@ -234,6 +261,8 @@ func (rt *runtime) Destruct() error {
 	if err := rt.refresher.Drain(ctx); err != nil {
 		rt.logger.Error("closing while credentials are being renewed", zap.Error(err))
 	}
+	rt.endJournal()
+	rt.journaling.Wait()
 	return rt.close()
 }
 

@@ -136,6 +136,45 @@ func TestProvision(t *testing.T) {
 	}
 }
 
+func TestProvisionWebhooksAndLogs(t *testing.T) {
+	const secret = "\nwebhook_secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	for _, c := range []struct{ name, config, err string }{
+		{"endpoint", "webhook https://app.example.com/hooks?key=value" + secret, ""},
+		{"endpoint with everything", "environment dev\nwebhook https://app.example.com/hooks {\nname app\nevents connection.created connection.needs_reauth\nsecret 0123456789abcdef fedcba9876543210\n}", ""},
+		{"endpoint without a secret", "webhook https://app.example.com/hooks?key=canary", "webhook https://app.example.com/hooks: it needs a secret"},
+		{"short secret", "webhook_secret 0123456789abcde", "webhook_secret: it has fewer than 16 characters"},
+		{"secret that is no base64", "webhook_secret whsec_0123456789abcde", "webhook_secret: after whsec_ it is not base64"},
+		{"secret from the environment", "webhook_secret {env.NOPE}", "webhook_secret: evaluated placeholder {env.NOPE} is empty"},
+		{"short secret of an endpoint", "webhook https://a.example {\nsecret short\n}", "webhook https://a.example: secret: it has fewer than 16 characters"},
+		{"unknown event", "webhook https://a.example {\nevents connection.born\n}" + secret, `webhook https://a.example: there are no events "connection.born"`},
+		{"logs", "logs {\nkeep 30d\ncalls 0.5%\n}", ""},
+		{"logs of all calls", "logs {\ncalls all\n}", ""},
+		{"logs of some calls", "logs {\ncalls some\n}", `logs: calls: "some" is none of none, failed, all`},
+		{"logs of too many calls", "logs {\ncalls 101%\n}", `logs: calls: "101%"`},
+		{"logs of less than none", "logs {\ncalls -1%\n}", `logs: calls: "-1%"`},
+		{"logs of not a number", "logs {\ncalls NaN%\n}", `logs: calls: "NaN%"`},
+		{"logs for a moment", "logs {\nkeep 1s\n}", "logs: keep: 1s is less than a minute"},
+		{"no address", "webhook app.example.com" + secret, "webhook: the address is not an address"},
+		{"password in the address", "webhook https://me:canary@a.example" + secret, "webhook: the address has a user name or password in it"},
+		{"fragment in the address", "webhook https://a.example#b" + secret, "webhook: the address has a fragment"},
+		{"address from the environment", "webhook {env.NOPE}" + secret, "webhook: evaluated placeholder {env.NOPE} is empty"},
+		{"two of one name", "webhook https://a.example?canary=1\nwebhook https://a.example?canary=2" + secret, "webhook https://a.example: there are two of that name"},
+		{"two addresses that differ", "webhook https://a.example/1\nwebhook https://a.example/2" + secret, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config, err := adapt("", caddyfileOf(app(c.config)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = validate(t, string(config))
+			expect(t, err, c.err)
+			if err != nil && strings.Contains(err.Error(), "canary") {
+				t.Errorf("the error shows what may be secret: %v", err)
+			}
+		})
+	}
+}
+
 // caddyfileOf indents a Caddyfile as Caddy does, or it would be warned of.
 func caddyfileOf(text string) string {
 	var out strings.Builder
@@ -185,6 +224,7 @@ func TestProvisionJSON(t *testing.T) {
 		{"unknown option of the store", `{"store":{"store":"sqlite","dsn":"x"}}`, `unknown field "dsn"`},
 		{"unknown vault", `{"vault":{"vault":"bank"}}`, "keycaddy.vaults.bank"},
 		{"one bad key among good ones", `{"api_keys":[` + key + `,""]}`, "api_key: "},
+		{"webhook that is null", `{"webhooks":[null]}`, "webhook: it is null"},
 		{"integration that is null", `{"integrations":{"keycaddy-demo":null}}`, "integration keycaddy-demo: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

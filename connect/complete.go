@@ -23,6 +23,7 @@ func (c *Connector) complete(ctx context.Context, in *Integration, g scheme.Gran
 		c.Logger.Warn("a new grant can't be used", zap.String("integration", in.Key), zap.Error(err))
 		return scheme.Grant{}, err
 	}
+	c.step(ctx, "completed", "calls can be made with it")
 	return g, nil
 }
 

@@ -73,6 +73,8 @@ type Connector struct {
 	Store     Store
 	Vault     vault.Vault
 	Logger    *zap.Logger
+	// Journal, if not nil, keeps every attempt step by step.
+	Journal *Journal
 }
 
 // Visit is a valid session, as the pages show it.
@@ -202,6 +204,15 @@ func (c *Connector) Submit(ctx context.Context, token, integration string, answe
 	if err != nil {
 		return Step{}, err
 	}
+	ctx = c.begin(ctx, &v.Session, in)
+	step, err := c.submit(ctx, v, in, answers)
+	if err != nil || step.Connection.UID != "" {
+		c.ended(ctx, step.Connection, err)
+	}
+	return step, err
+}
+
+func (c *Connector) submit(ctx context.Context, v *Visit, in *Integration, answers map[string]string) (Step, error) {
 	answers = maps.Clone(answers)
 	if answers == nil {
 		answers = make(map[string]string)
@@ -227,6 +238,7 @@ func (c *Connector) Submit(ctx context.Context, token, integration string, answe
 		c.Logger.Info("credential refused while connecting", zap.String("integration", in.Key), zap.Error(err))
 		return Step{}, err
 	}
+	c.step(ctx, "verified", "")
 	if !in.Trust.Accepts(ByPerson) || in.Trust.ReturnURL(&v.Session) != "" {
 		return c.holdForm(ctx, v, in, g)
 	}
@@ -245,7 +257,7 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 	}
 	state, binding := randomHex(32), randomHex(32)
 	f := Flow{
-		ID:          randomHex(16),
+		ID:          attemptOf(ctx).id,
 		State:       DigestOf(state),
 		Browser:     DigestOf(binding),
 		Session:     v.Token,
@@ -268,8 +280,17 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 		return Step{}, fmt.Errorf("storing authorization attempt: %w", err)
 	}
 	c.note(ctx, f.Session, Result{Status: Pending, Integration: in.Key})
+	c.step(ctx, "redirected", "to "+hostOf(to))
 	c.Logger.Info("authorization started", zap.String("integration", in.Key), zap.String("flow", f.ID))
 	return Step{Redirect: to, Flow: f.ID, Binding: binding}, nil
+}
+
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // derive makes a value, for one purpose, of the two secrets that only the
@@ -325,6 +346,8 @@ func (c *Connector) Arrive(ctx context.Context, at string, callback url.Values, 
 	if err != nil {
 		return Arrival{}, fmt.Errorf("reading authorization attempt: %w", err)
 	}
+	ctx = resume(ctx, &f)
+	c.step(ctx, "callback", "")
 	key := binding(f.ID)
 	if err := f.arrived(at, key); err != nil {
 		return c.finish(ctx, f, Connection{}, err)
@@ -386,6 +409,7 @@ func (c *Connector) party(ctx context.Context, f *Flow) (Session, *Integration, 
 // finish records how a flow has ended.
 func (c *Connector) finish(ctx context.Context, f Flow, conn Connection, err error) (Arrival, error) {
 	outcome := outcomeOf(conn, err)
+	c.ended(ctx, conn, err)
 	f.Outcome, f.Hold = &outcome, nil
 	switch {
 	case errors.Is(err, ErrUserMismatch):
@@ -397,7 +421,7 @@ func (c *Connector) finish(ctx context.Context, f Flow, conn Connection, err err
 	}
 	var events []Event
 	if err != nil {
-		events = append(events, c.failed(context.WithoutCancel(ctx), &f, &outcome))
+		events = append(events, c.failed(context.WithoutCancel(ctx), &f, &outcome, err))
 	}
 	if ferr := c.Store.FinishFlow(context.WithoutCancel(ctx), f.ID, outcome, events...); ferr != nil {
 		c.Logger.Error("recording how an authorization ended", append(f.fields(), zap.Error(ferr))...)
@@ -411,9 +435,11 @@ func (c *Connector) finish(ctx context.Context, f Flow, conn Connection, err err
 }
 
 // failed is the event of a flow that has failed.
-func (c *Connector) failed(ctx context.Context, f *Flow, o *Outcome) Event {
+func (c *Connector) failed(ctx context.Context, f *Flow, o *Outcome, cause error) Event {
+	var callback *scheme.CallbackError
 	e := newEvent(EventConnectFailed)
-	e.Integration, e.Connection, e.Error = f.Integration, f.ID, &EventError{Type: o.Code, Detail: o.Detail}
+	e.Integration, e.Connection = f.Integration, f.ID
+	e.Error = &EventError{Type: o.Code, Detail: o.Detail, Callback: errors.As(cause, &callback)}
 	if in, err := c.Setup.Integration(f.Integration); err == nil {
 		e.Provider = in.Provider.ID
 	}

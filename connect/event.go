@@ -77,6 +77,8 @@ type EventError struct {
 	// Type is a code; Detail says more, cleaned, and partly in the provider's words.
 	Type   string `json:"type"`
 	Detail string `json:"detail,omitempty"`
+	// Callback: the provider has told it by way of the browser.
+	Callback bool `json:"callback,omitempty"`
 }
 
 // Trouble is what keeps a connection from being renewed, since when. A token

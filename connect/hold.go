@@ -110,6 +110,7 @@ func (c *Connector) hold(ctx context.Context, f *Flow, s *Session, in *Integrati
 	if err := c.Store.HoldFlow(ctx, f.ID, Hold{Key: DigestOf(key), Sealed: sealed, Until: until}); err != nil {
 		return nil, fmt.Errorf("holding what was brought: %w", err)
 	}
+	c.step(ctx, "waiting", "for the proof of who is there")
 	c.Logger.Info("waiting for the proof of who is there", f.fields()...)
 	return &Waiting{Key: key, Until: until, ReturnURL: in.Trust.ReturnURL(s)}, nil
 }
@@ -122,7 +123,7 @@ func (c *Connector) holdForm(ctx context.Context, v *Visit, in *Integration, g s
 	}
 	key := randomHex(32)
 	f := Flow{
-		ID: randomHex(16), State: DigestOf(randomHex(32)), Browser: DigestOf(key), Session: v.Token,
+		ID: attemptOf(ctx).id, State: DigestOf(randomHex(32)), Browser: DigestOf(key), Session: v.Token,
 		Integration: in.Key, Expires: time.Now().Add(FlowTTL),
 	}
 	if err := c.Store.PutFlow(ctx, f); err != nil {
@@ -140,20 +141,20 @@ func (c *Connector) holdForm(ctx context.Context, v *Visit, in *Integration, g s
 // Errors: ErrFlowExpired (with no Arrival), ErrUserMismatch, ErrProofRefused,
 // and those of Arrive.
 func (c *Connector) Confirm(ctx context.Context, key string, e Evidence) (Arrival, error) {
-	return c.release(ctx, key, func(f *Flow) (Connection, error) { return c.confirm(ctx, f, key, e) })
+	return c.release(ctx, key, func(ctx context.Context, f *Flow) (Connection, error) { return c.confirm(ctx, f, key, e) })
 }
 
 // Refuse throws away what the key opens: the person at the browser says that it
 // is not meant so.
 func (c *Connector) Refuse(ctx context.Context, key string) (Arrival, error) {
-	a, err := c.release(ctx, key, func(*Flow) (Connection, error) { return Connection{}, ErrUserMismatch })
+	a, err := c.release(ctx, key, func(context.Context, *Flow) (Connection, error) { return Connection{}, ErrUserMismatch })
 	if errors.Is(err, ErrUserMismatch) {
 		err = nil
 	}
 	return a, err
 }
 
-func (c *Connector) release(ctx context.Context, key string, confirm func(*Flow) (Connection, error)) (Arrival, error) {
+func (c *Connector) release(ctx context.Context, key string, confirm func(context.Context, *Flow) (Connection, error)) (Arrival, error) {
 	f, err := c.Store.TakeHeld(ctx, DigestOf(key))
 	if errors.Is(err, ErrNotFound) {
 		return Arrival{}, ErrFlowExpired
@@ -161,7 +162,8 @@ func (c *Connector) release(ctx context.Context, key string, confirm func(*Flow)
 	if err != nil {
 		return Arrival{}, fmt.Errorf("reading what was held: %w", err)
 	}
-	conn, err := confirm(&f)
+	ctx = resume(ctx, &f)
+	conn, err := confirm(ctx, &f)
 	return c.finish(ctx, f, conn, err)
 }
 
@@ -183,10 +185,14 @@ func (c *Connector) confirm(ctx context.Context, f *Flow, key string, e Evidence
 	if err != nil {
 		return Connection{}, err
 	}
+	c.step(ctx, "proved", "by "+string(e.By))
 	c.Logger.Info("proved who is there", append(f.fields(), zap.String("proof", string(e.By)))...)
 	g, err := c.redeem(ctx, f, &s, in, h)
 	if err != nil {
 		return Connection{}, err
+	}
+	if h.Credential == nil {
+		c.step(ctx, "exchanged", "the provider has issued a credential")
 	}
 	// From here on the code is spent: a visitor who goes away must not undo it.
 	return c.save(context.WithoutCancel(ctx), &s, in, g)

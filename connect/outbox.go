@@ -2,6 +2,8 @@ package connect
 
 import (
 	"context"
+	"errors"
+	"net/url"
 	"time"
 )
 
@@ -14,6 +16,21 @@ const (
 	DeliveryDelivered DeliveryState = "delivered" // the endpoint has taken it
 	DeliveryGivenUp   DeliveryState = "given_up"  // it has not, for RetryFor
 )
+
+// CheckWebhookURL accepts the address of an endpoint: https, or http, which
+// works towards addresses that the operator has opened only.
+func CheckWebhookURL(raw string) error {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil, u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "", u.Opaque != "":
+		return errors.New("is not an address such as https://app.example.com/hooks")
+	case u.User != nil:
+		return errors.New("has a user name or password in it")
+	case u.Fragment != "":
+		return errors.New("has a fragment")
+	}
+	return nil
+}
 
 // RetryFor is how long the delivery of an event is tried.
 const RetryFor = 3 * 24 * time.Hour

@@ -54,6 +54,8 @@ type Refresher struct {
 	LeaseTTL time.Duration
 	// Trace, if not nil, is called at each step of a rotation, in Steps.
 	Trace func(step string, id ID)
+	// Journal, if not nil, keeps every renewal step by step.
+	Journal *Journal
 	// Clock is the time of day; nil: time.Now.
 	Clock func() time.Time
 

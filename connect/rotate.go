@@ -71,6 +71,12 @@ type rotation struct {
 	// interrupted: somebody has begun with this refresh token before and not
 	// told the end.
 	interrupted bool
+
+	// For the journal: what was done, whether the provider was asked, and what
+	// it has said when it refused for good.
+	steps   []LogStep
+	asked   bool
+	refusal string
 }
 
 // renew replaces a stale credential: with what somebody else has stored
@@ -96,6 +102,7 @@ func (r *Refresher) renew(ctx context.Context, stale *Bound, early bool) (*Bound
 	for {
 		ro := &rotation{Refresher: r, stale: stale, early: early, in: in}
 		b, err := ro.run(ctx, renewer)
+		ro.logged(ctx, err)
 		if errors.Is(err, errOvertaken) && ctx.Err() == nil {
 			continue
 		}
@@ -143,8 +150,6 @@ func (ro *rotation) begin(ctx context.Context) error {
 		ro.lease.Intent = before // nobody has been asked yet
 	}
 }
-
-func (ro *rotation) step(name string) { ro.trace(name, ro.stale.Connection.ID) }
 
 func (r *Refresher) trace(step string, id ID) {
 	if r.Trace != nil {
@@ -321,6 +326,7 @@ func (ro *rotation) ask(ctx context.Context, renewer scheme.Renewer) (*Bound, er
 		return nil, errOvertaken
 	}
 	began := time.Now()
+	ro.asked = true
 	fresh, err := renewer.Renew(ctx, ro.grant())
 	ro.tokenAnswered(ctx, ro.in, ro.grant(), err)
 	if err != nil {
@@ -399,6 +405,7 @@ func (ro *rotation) refused(ctx context.Context, cause error) (*Bound, error) {
 		return nil, err
 	}
 	code := te.Code
+	ro.refusal = te.Description
 	switch {
 	case ro.rolledBack:
 		code = causeRolledBack

@@ -183,6 +183,7 @@ type Store interface {
 	APIKeys(ctx context.Context) ([]APIKey, error)
 
 	Outbox
+	LogStore
 
 	// Sweep removes sessions, flows, turns, and leases without an intent that
 	// ended before the time; and events that are older than EventsKept before it,

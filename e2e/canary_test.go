@@ -170,11 +170,22 @@ func TestNoSecretIsFoundAnywhere(t *testing.T) {
 	}
 	t.Setenv("CANARY_API_KEY", apiKey)
 	t.Setenv("CANARY_SECRET", clientSecret)
+	hookSecret, hookKey := random("canary-webhook-secret-"), random("canary-webhook-query-")
+	secrets.add("webhook secret", hookSecret, hookKey)
+	t.Setenv("CANARY_WEBHOOK_SECRET", hookSecret)
+	t.Setenv("CANARY_WEBHOOK_KEY", hookKey)
+	app := newReceiver(t)
 	config := strings.Replace(caddyfile(dir, port, strings.Replace(demoIntegration(d, "demo"), "keycaddy-demo-secret", "{env.CANARY_SECRET}", 1)+fmt.Sprintf(`
 		integration demo-key {
 			provider keycaddy-demo-key
 			field base_url %s
-		}`, d.URL), "keycaddy"), apiKey, "{env.CANARY_API_KEY}", 1)
+		}
+		webhook_secret {env.CANARY_WEBHOOK_SECRET}
+		webhook %s/?key={env.CANARY_WEBHOOK_KEY}
+		webhook http://127.0.0.1:1/?key={env.CANARY_WEBHOOK_KEY}
+		logs {
+			calls all
+		}`, d.URL, app.URL), "keycaddy"), apiKey, "{env.CANARY_API_KEY}", 1)
 	config = strings.Replace(config, "debug\n", "debug\n\tmetrics\n", 1)
 	c := startCaddy(t, dir, port, config)
 
@@ -323,6 +334,27 @@ func TestNoSecretIsFoundAnywhere(t *testing.T) {
 		expect(path, ask(http.DefaultClient, c.URL+path, apiKey, "GET", ""), 200)
 		expect("/keycaddy"+path, ask(admin, "http://localhost/keycaddy"+path, "", "GET", ""), 200)
 	}
+	for _, path := range []string{"/logs?limit=1000", "/webhooks", "/webhooks/deliveries"} {
+		expect(path, ask(http.DefaultClient, c.URL+path, apiKey, "GET", ""), 200)
+	}
+	app.wait(t, `"operation":"refresh"`)
+	var logs struct {
+		Logs []struct{ ID, Kind string }
+	}
+	c.call("GET", "/logs?limit=1000", nil, &logs)
+	logged := map[string]int{}
+	for _, l := range logs.Logs {
+		logged[l.Kind]++
+		expect("a log", ask(http.DefaultClient, c.URL+"/logs/"+l.ID, apiKey, "GET", ""), 200)
+	}
+	if logged["connect"] < 6 || logged["refresh"] < 3 || logged["call"] < 8 {
+		t.Errorf("logs %v", logged)
+	}
+	app.mu.Lock()
+	for _, h := range app.got {
+		kept.WriteString(h.Body)
+	}
+	app.mu.Unlock()
 	for _, path := range []string{"/config/", "/metrics", "/debug/vars", "/debug/pprof/cmdline"} {
 		expect(path, ask(admin, "http://localhost"+path, "", "GET", ""), 200)
 	}
@@ -338,7 +370,7 @@ func TestNoSecretIsFoundAnywhere(t *testing.T) {
 	for _, what := range secrets.what {
 		kinds[what]++
 	}
-	for _, what := range []string{"API key", "client secret", "access_token", "refresh_token", "code", "code_verifier", "state", "session token", "flow cookie", "typed key"} {
+	for _, what := range []string{"API key", "client secret", "access_token", "refresh_token", "code", "code_verifier", "state", "session token", "flow cookie", "typed key", "webhook secret"} {
 		if kinds[what] == 0 {
 			t.Errorf("there is no canary that is a %s", what)
 		}

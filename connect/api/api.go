@@ -64,6 +64,11 @@ func (a *API) Handler() http.Handler {
 	handle("DELETE /connect/session", a.deleteSession)
 	handle("GET /connections", a.app(policy.ConnectionsList, a.listConnections))
 	handle("POST /explain", a.app(policy.Explain, a.explain))
+	handle("GET /logs", a.app(policy.LogsRead, a.listLogs))
+	handle("GET /logs/{id}", a.app(policy.LogsRead, a.getLog))
+	handle("GET /webhooks", a.app(policy.WebhooksRead, a.listEndpoints))
+	handle("GET /webhooks/deliveries", a.app(policy.WebhooksRead, a.listDeliveries))
+	handle("POST /webhooks/redeliver", a.app(policy.WebhooksRedeliver, a.redeliver))
 	handle("GET /images/template-logos/{file}", a.logo)
 	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
 		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "There is no " + r.Method + " " + r.URL.Path + " here.", Action: "fix_request"}

@@ -42,6 +42,9 @@ var authModes = map[catalog.Mode]string{
 	catalog.ModeGitHubAppOAuth:    "CUSTOM",
 }
 
+// AuthMode is Nango's name of a scheme.
+func AuthMode(m catalog.Mode) string { return authModes[m] }
+
 type providerJSON struct {
 	Name             string               `json:"name"`
 	DisplayName      string               `json:"display_name"`
