@@ -30,7 +30,7 @@ func (r *Refresher) watch(ctx context.Context) {
 		if err == nil {
 			mark = present.Add(-watchOverlap)
 			for i := range changes {
-				r.heard(&changes[i])
+				r.heard(ctx, &changes[i])
 			}
 		}
 		select {
@@ -42,7 +42,7 @@ func (r *Refresher) watch(ctx context.Context) {
 }
 
 // heard drops what is held of a connection if the change is news.
-func (r *Refresher) heard(c *Change) {
+func (r *Refresher) heard(ctx context.Context, c *Change) {
 	v, ok := r.entries.Load(c.ID)
 	if !ok {
 		return
@@ -60,5 +60,14 @@ func (r *Refresher) heard(c *Change) {
 		e.drop(b)
 	case !c.Removed && c.Version > b.Version:
 		e.expect(b, c.Version)
+	case !c.Removed && c.Updated.After(b.Connection.Updated) && r.factsChanged(ctx, b):
+		e.drop(b)
 	}
+}
+
+// factsChanged tells whether the store knows other things of a connection than
+// what was bound: whose it is, say, by which callers are let through.
+func (r *Refresher) factsChanged(ctx context.Context, b *Bound) bool {
+	row, err := r.Store.Connection(ctx, b.Connection.ID)
+	return err == nil && row.UID == b.Connection.UID && !sameFacts(&row, &b.Connection)
 }

@@ -140,9 +140,6 @@ func (a *API) logoURL(provider string) string {
 }
 
 func (a *API) listProviders(w http.ResponseWriter, r *http.Request) error {
-	if err := query(r, "search"); err != nil {
-		return err
-	}
 	search := strings.ToLower(r.URL.Query().Get("search"))
 	cat := a.Connector.Setup.Catalog
 	data := []providerJSON{}
@@ -158,13 +155,37 @@ func (a *API) listProviders(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, map[string]any{"data": data})
 }
 
-func (a *API) getProvider(w http.ResponseWriter, r *http.Request) error {
+// listTemplates answers for templates of code, which keycaddy doesn't run.
+func (a *API) listTemplates(w http.ResponseWriter, r *http.Request) error {
+	if _, err := a.provider(r); err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, map[string]any{"data": []any{}})
+}
+
+// listEnvironmentVariables answers the SDK's call: there are none.
+func (a *API) listEnvironmentVariables(w http.ResponseWriter, _ *http.Request) error {
+	return reply(w, http.StatusOK, []any{})
+}
+
+// provider finds the one in the path.
+func (a *API) provider(r *http.Request) (*catalog.Provider, error) {
 	p, err := a.Connector.Setup.Catalog.Provider(r.PathValue("provider"))
 	if errors.Is(err, catalog.ErrUnknown) {
-		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "Unknown provider " + r.PathValue("provider"), Action: "fix_request"}
+		return nil, &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "Unknown provider " + r.PathValue("provider"), Action: "fix_request"}
 	}
+	return p, err
+}
+
+func (a *API) getProvider(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.provider(r)
 	if err != nil {
 		return err
+	}
+	if strings.Contains(r.Header.Get("Authorization"), connect.SessionPrefix) {
+		if _, err := a.visit(r); err != nil {
+			return err
+		}
 	}
 	data := a.providerJSON(p)
 	data.explain(p, a.Connector.Setup.PublicURL)
@@ -207,9 +228,6 @@ func (a *API) listIntegrations(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) getIntegration(w http.ResponseWriter, r *http.Request) error {
-	if err := query(r, "include"); err != nil {
-		return err
-	}
 	key := r.PathValue("key")
 	in, err := a.Connector.Setup.Integration(key)
 	if err != nil {
