@@ -202,6 +202,9 @@ func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
 	}
 	run.keys = connect.NewKeyring(keys)
 
+	if err := rt.refresher.LoadIntegrations(ctx); err != nil {
+		return nil, fmt.Errorf("reading integrations: %w", err)
+	}
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	rt.active = append(rt.active, run)
@@ -216,6 +219,7 @@ func (rt *runtime) deactivate(run *running) {
 	defer rt.mu.Unlock()
 	newest := len(rt.active) > 0 && rt.active[len(rt.active)-1] == run
 	rt.active = slices.DeleteFunc(rt.active, func(r *running) bool { return r == run })
+	rt.refresher.Retire(run.setup)
 	if newest && len(rt.active) > 0 {
 		rt.refresher.Configure(rt.active[len(rt.active)-1].setup)
 	}

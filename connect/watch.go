@@ -2,7 +2,10 @@ package connect
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 const (
@@ -11,6 +14,8 @@ const (
 	// watchOverlap is how far each question goes back behind the one before, for
 	// changes that were being written then.
 	watchOverlap = 5 * time.Second
+	// hearTimeout bounds a look at what integrations others have made.
+	hearTimeout = 10 * time.Second
 )
 
 // watch drops from memory what other processes have changed: a connection that
@@ -70,4 +75,14 @@ func (r *Refresher) heard(ctx context.Context, c *Change) {
 func (r *Refresher) factsChanged(ctx context.Context, b *Bound) bool {
 	row, err := r.Store.Connection(ctx, b.Connection.ID)
 	return err == nil && row.UID == b.Connection.UID && !sameFacts(&row, &b.Connection)
+}
+
+// hearIntegrations asks for integrations that others have made or changed. That
+// the store can't be asked is told elsewhere.
+func (r *Refresher) hearIntegrations(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, hearTimeout)
+	defer cancel()
+	if err := r.LoadIntegrations(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrStoreUnavailable) {
+		r.Logger.Error("reading integrations", zap.Error(err))
+	}
 }

@@ -192,50 +192,6 @@ func (a *API) getProvider(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, map[string]any{"data": data})
 }
 
-type integrationJSON struct {
-	UniqueKey       string `json:"unique_key"`
-	Provider        string `json:"provider"`
-	DisplayName     string `json:"display_name"`
-	Logo            string `json:"logo"`
-	ForwardWebhooks bool   `json:"forward_webhooks"`
-	CreatedAt       string `json:"created_at"`
-	UpdatedAt       string `json:"updated_at"`
-}
-
-func (a *API) integrationJSON(in *connect.Integration) integrationJSON {
-	return integrationJSON{
-		UniqueKey: in.Key, Provider: in.Provider.ID, DisplayName: in.DisplayName, Logo: a.logoURL(in.Provider.ID),
-		CreatedAt: stamp(in.Created), UpdatedAt: stamp(in.Created),
-	}
-}
-
-func (a *API) listIntegrations(w http.ResponseWriter, r *http.Request) error {
-	allows := func(string) bool { return true }
-	if authorization := r.Header.Get("Authorization"); strings.Contains(authorization, connect.SessionPrefix) {
-		v, err := a.visit(r)
-		if err != nil {
-			return err
-		}
-		allows = v.Allows
-	}
-	data := []integrationJSON{}
-	for _, in := range a.Connector.Setup.Integrations() {
-		if allows(in.Key) {
-			data = append(data, a.integrationJSON(in))
-		}
-	}
-	return reply(w, http.StatusOK, map[string]any{"data": data})
-}
-
-func (a *API) getIntegration(w http.ResponseWriter, r *http.Request) error {
-	key := r.PathValue("key")
-	in, err := a.Connector.Setup.Integration(key)
-	if err != nil {
-		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: fmt.Sprintf("Integration %q does not exist", key), Action: "fix_request"}
-	}
-	return reply(w, http.StatusOK, map[string]any{"data": a.integrationJSON(in)})
-}
-
 var logoFile = regexp.MustCompile(`^[a-z0-9-]{1,80}\.svg$`)
 
 // logo draws a monogram: a provider's first letter on a colour of its own.

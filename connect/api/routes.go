@@ -23,8 +23,13 @@ func (a *API) routes() map[string]handler {
 		"GET /providers/{provider}/templates": a.app(policy.AnyKey, a.listTemplates),
 		"GET /images/template-logos/{file}":   a.logo,
 
-		"GET /integrations":       a.appOrSession(policy.IntegrationsList, a.listIntegrations),
-		"GET /integrations/{key}": a.app(policy.IntegrationsRead, a.getIntegration),
+		"GET /integrations":             a.appOrSession(policy.IntegrationsList, a.listIntegrations),
+		"GET /config/{key}":             a.app(policy.IntegrationsRead, a.getIntegration), // of older SDKs
+		"POST /integrations":            a.app(policy.IntegrationsCreate, a.createIntegration),
+		"POST /integrations/quickstart": a.app(policy.IntegrationsCreate, a.createQuickstart),
+		"GET /integrations/{key}":       a.app(policy.IntegrationsRead, a.getIntegration),
+		"PATCH /integrations/{key}":     a.app(policy.IntegrationsUpdate, a.updateIntegration),
+		"DELETE /integrations/{key}":    a.app(policy.IntegrationsDelete, a.deleteIntegration),
 
 		"POST /connect/sessions":           a.app(policy.ConnectSessionsWrite, a.createSession),
 		"POST /connect/sessions/reconnect": a.app(policy.ConnectSessionsWrite, a.createReconnectSession),
@@ -60,7 +65,6 @@ var aliases = map[string]string{
 	"GET /connection":            "GET /connections",
 	"POST /connection/metadata":  "POST /connections/metadata",
 	"PATCH /connection/metadata": "PATCH /connections/metadata",
-	"GET /config/{key}":          "GET /integrations/{key}",
 }
 
 // outOfScope are the parts of Nango's API that keycaddy hasn't got: syncs,
