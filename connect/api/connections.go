@@ -36,6 +36,12 @@ type connectionRow struct {
 	Tags              map[string]string `json:"tags"`
 	Metadata          json.RawMessage   `json:"metadata"`
 	Created           string            `json:"created,omitempty"`
+
+	// keycaddy's own. Account is whose account it is at the provider, where that
+	// can be known; MissingScopes, if there are any, make the connection a
+	// degraded one.
+	Account       *scheme.Account `json:"account,omitempty"`
+	MissingScopes []string        `json:"missing_scopes,omitempty"`
 }
 
 type errorJSON struct {
@@ -49,6 +55,7 @@ func row(c *connect.Connection) connectionRow {
 	out := connectionRow{
 		ID: c.Serial, ConnectionID: c.ID.Connection, ProviderConfigKey: c.Integration, Provider: c.Provider,
 		Errors: []errorJSON{}, EndUser: endUserAnswer(c.EndUser, nil), Tags: c.Tags, Metadata: c.Metadata,
+		Account: c.Account, MissingScopes: c.MissingScopes,
 	}
 	if out.Tags == nil {
 		out.Tags = map[string]string{}
@@ -131,6 +138,7 @@ type connectionJSON struct {
 	UpdatedAt          string            `json:"updated_at"`
 	LastFetchedAt      string            `json:"last_fetched_at"`
 	Credentials        any               `json:"credentials"`
+	Scopes             []string          `json:"scopes,omitempty"` // that were granted; keycaddy's own
 }
 
 func (a *API) getConnection(w http.ResponseWriter, r *http.Request) error {
@@ -175,6 +183,7 @@ func (a *API) getConnection(w http.ResponseWriter, r *http.Request) error {
 		connectionRow: row(&c), Status: c.Status, ConnectionConfig: c.Config,
 		CreatedAt: c.Created.UTC().Format(offset), UpdatedAt: c.Updated.UTC().Format(offset),
 		LastFetchedAt: time.Now().UTC().Format(offset), Credentials: credentials,
+		Scopes: cred.Scopes,
 	}
 	if out.ConnectionConfig == nil {
 		out.ConnectionConfig = map[string]string{}

@@ -44,6 +44,8 @@ type sessionRequest struct {
 	ReturnURL     string                  `json:"return_url"`
 	Language      string                  `json:"language"`
 	Look          *connect.Look           `json:"look"`
+
+	AllowAccountChange bool `json:"allow_account_change"`
 }
 
 var tagKey = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_\-./]{0,63}$`)
@@ -54,7 +56,7 @@ func (a *API) session(in *sessionRequest) (connect.Session, []problem.Field) {
 	fail := func(code, message string, path ...string) {
 		bad = append(bad, problem.Field{Code: code, Message: message, Path: path})
 	}
-	s := connect.Session{Allowed: in.Allowed, Tags: make(map[string]string), ReturnURL: in.ReturnURL, Language: in.Language, Look: in.Look}
+	s := connect.Session{Allowed: in.Allowed, Tags: make(map[string]string), ReturnURL: in.ReturnURL, Language: in.Language, Look: in.Look, AllowAccountChange: in.AllowAccountChange}
 	if in.Language != "" {
 		if tag, err := language.Parse(in.Language); err != nil {
 			fail("invalid_format", "Is no language tag such as de or pt-BR", "language")

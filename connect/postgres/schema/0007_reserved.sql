@@ -1,0 +1,4 @@
+-- compatible: 1
+
+-- Reserved.
+SELECT 1;
