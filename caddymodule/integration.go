@@ -58,6 +58,12 @@ type Integration struct {
 	// `own_callbacks`.
 	OwnCallback bool `json:"own_callback,omitempty"`
 
+	// Lets a connection become one of another account at the provider when it is
+	// connected again. Otherwise that is refused, where the catalog's entry knows
+	// how to tell accounts apart (`account`), and nothing is changed. A reconnect
+	// session may allow it for itself.
+	AllowAccountChange bool `json:"allow_account_change,omitempty"`
+
 	// How its pages look, over the general look.
 	Look *Look `json:"look,omitempty"`
 
@@ -118,7 +124,7 @@ func (in *Integration) make(key string, cat *catalog.Catalog, trust Trust, repl 
 	if err != nil {
 		return nil, fmt.Errorf("provider: %w", err)
 	}
-	out := &connect.Integration{Key: key, DisplayName: in.DisplayName, Provider: p, Created: started}
+	out := &connect.Integration{Key: key, DisplayName: in.DisplayName, Provider: p, AllowAccountChange: in.AllowAccountChange, Created: started}
 	if out.DisplayName == "" {
 		out.DisplayName = p.DisplayName
 	}

@@ -46,6 +46,7 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	        return_url    <address>...
 //	        app_origin    <origin>...
 //	        own_callback
+//	        allow_account_change
 //	        look { ... }
 //	    }
 //	}
@@ -225,6 +226,8 @@ func (in *Integration) parseOption(d *caddyfile.Dispenser) error {
 		return parseLook(d, &in.Look)
 	case "own_callback":
 		return single(d, &in.OwnCallback)
+	case "allow_account_change":
+		return single(d, &in.AllowAccountChange)
 	}
 	return d.Errf("unrecognized integration option %s", d.Val())
 }

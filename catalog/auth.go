@@ -1,7 +1,5 @@
 package catalog
 
-import "strings"
-
 // Authorize is the browser leg of OAuth. Always added besides Params:
 // response_type=code (unless given or omitted), client_id, redirect_uri, scope
 // and state.
@@ -239,20 +237,4 @@ type SignRequest struct {
 	Username        Value  `yaml:"username"`
 	Password        Value  `yaml:"password"`
 	Header          string `yaml:"header"`
-}
-
-// Scopes says how scopes are written and which are asked for when the operator
-// names none.
-type Scopes struct {
-	Separator string   `yaml:"separator" enum:", +" default:" "`
-	Default   []string `yaml:"default"`
-	From      string   `yaml:"from"` // a connection field that holds them: conn.oauth_scopes
-}
-
-// Join writes scopes the way the vendor wants them. A nil receiver uses a space.
-func (s *Scopes) Join(scopes []string) string {
-	if s == nil {
-		return strings.Join(scopes, " ")
-	}
-	return strings.Join(scopes, s.Separator)
 }

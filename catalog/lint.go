@@ -189,6 +189,9 @@ func (p *Provider) urls() []placedURL {
 	if p.Verify != nil {
 		add("verify.base_url", &p.Verify.BaseURL)
 	}
+	if p.Account != nil && p.Account.Request != nil {
+		add("account.request.url", &p.Account.Request.URL)
+	}
 	for i, d := range p.Derive {
 		if d.Request != nil {
 			add(fmt.Sprintf("derive[%d].request.url", i), &d.Request.URL)

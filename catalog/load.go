@@ -135,6 +135,12 @@ func (d *decoder) entry(root *yaml.Node, p *Provider) {
 	for i := range p.Derive {
 		d.derive(at("derive").Content[i], &p.Derive[i])
 	}
+	if p.Scopes != nil {
+		d.scopes(at("scopes"), p.Scopes)
+	}
+	if p.Account != nil {
+		d.account(at("account"), p.Account)
+	}
 	d.bind(p)
 }
 
@@ -209,7 +215,11 @@ func (d *decoder) bind(p *Provider) {
 	check := func(n *yaml.Node, path string, r Ref) {
 		names, limited := known[r.Namespace]
 		step, isStep := stepNumber(r.Namespace)
+		own, inPlace := ofAccount(r, path)
 		switch {
+		case own && !inPlace:
+			d.fail(n, "%s: %s is known in account only", path, r)
+		case own:
 		case isStep && step > 1+len(p.TokenSteps):
 			d.fail(n, "%s: %s refers to the answer of token request %d, but there are %d", path, r, step, 1+len(p.TokenSteps))
 		case isStep || r.Namespace == "resp":

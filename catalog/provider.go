@@ -64,6 +64,7 @@ type Provider struct {
 	Retry    *Retry    `yaml:"retry"`
 	Paginate *Paginate `yaml:"paginate"`
 	Derive   []Derive  `yaml:"derive"`
+	Account  *Account  `yaml:"account"`
 	Docs     Docs      `yaml:"docs"`
 	Flags    []string  `yaml:"flags"`
 

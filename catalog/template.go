@@ -208,7 +208,7 @@ func isPathByte(c byte) bool {
 	return isNameByte(c) || c >= 'A' && c <= 'Z' || c == '$' || c == '-'
 }
 
-var namespaces = []string{"conn", "cred", "app", "token", "resp", "signed", "req", "flow", "step1"}
+var namespaces = []string{"conn", "cred", "app", "token", "resp", "signed", "req", "flow", "claim", "answer", "step1"}
 
 func checkNamespace(name string) error {
 	for _, n := range namespaces {

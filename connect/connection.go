@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
+
+	"github.com/keycaddy/keycaddy/connect/scheme"
 )
 
 // ID names a connection as apps do: the integration's key (the header
@@ -45,6 +47,9 @@ type Organization struct {
 	DisplayName string `json:"display_name,omitempty"`
 }
 
+// Account is whose account a connection is of, as its provider names it.
+type Account = scheme.Account
+
 // Connection is one account of one end user at one provider. It holds nothing
 // secret: that rests in the vault, under VaultName.
 type Connection struct {
@@ -69,6 +74,12 @@ type Connection struct {
 	// store has heard: a hint. The credential in the vault has its own number in
 	// it, and that is the truth.
 	Version uint64
+	// Account is whose account it is at the provider; nil: not known. When it is
+	// connected again, it has to be the same.
+	Account *Account
+	// MissingScopes are those that it was to have and the provider hasn't
+	// granted: what needs them fails, the rest works.
+	MissingScopes []string
 	// Expires is when the access token ends; zero: unknown or never.
 	Expires time.Time
 	// Due is when it is to be renewed whether it is used or not; zero: never.

@@ -194,7 +194,7 @@ func (v *Visit) Fields(in *Integration) []*catalog.Field {
 // connection it will be), or waits for Confirm.
 //
 // Errors: ErrSessionExpired, ErrNotAllowed, scheme.FieldErrors, *VerifyError,
-// *scheme.TokenError, ErrConnectionGone.
+// *scheme.TokenError, ErrConnectionGone, ErrOtherAccount, ErrAccountUnknown.
 func (c *Connector) Submit(ctx context.Context, token, integration string, answers map[string]string) (Step, error) {
 	v, err := c.Visit(ctx, token)
 	if err != nil {
@@ -493,6 +493,10 @@ func outcomeOf(conn Connection, err error) Outcome {
 		return Outcome{Code: "session_expired"}
 	case errors.Is(err, ErrConnectionGone):
 		return Outcome{Code: "connection_gone"}
+	case errors.Is(err, ErrOtherAccount):
+		return Outcome{Code: "other_account"}
+	case errors.Is(err, ErrAccountUnknown):
+		return Outcome{Code: "account_unknown"}
 	}
 	return Outcome{Code: "server_error"}
 }

@@ -38,6 +38,21 @@ token: {url: 'BASE/token', client_auth: basic}
 revoke: {method: POST, url: 'BASE/revoke', auth: none, body: form, headers: {authorization: "Basic {base64(app.client_id, ':', app.client_secret)}"}, params: {token: '{token.refresh_token}'}}
 request: {base_url: 'BASE/api', headers: {authorization: 'Bearer {token.access_token}', x-region: '{conn.region}'}}
 `,
+	"named": `
+auth_scheme: oauth2_code
+authorize: {url: 'BASE/authorize', pkce: true}
+token: {url: 'BASE/token', client_auth: basic}
+revoke: {method: POST, url: 'BASE/revoke', auth: none, body: form, headers: {authorization: "Basic {base64(app.client_id, ':', app.client_secret)}"}, params: {token: '{token.refresh_token}'}}
+scopes: {granted_by: {'read_*': ['write_*']}}
+request: {base_url: 'BASE/api', headers: {authorization: 'Bearer {token.access_token}'}}
+account: {request: {method: GET, url: /me}, id: '{answer.account}', label: '{answer.name}'}
+`,
+	"named-key": `
+auth_scheme: api_key
+cred_fields: [{name: api_key, required: true, secret: true}]
+request: {base_url: 'BASE/keys/api', headers: {x-api-key: '{cred.api_key}'}}
+account: {request: {method: GET, url: /whoami}, id: '{answer.key_ends_in}'}
+`,
 	"key": `
 auth_scheme: api_key
 cred_fields: [{name: api_key, required: true, secret: true}]
@@ -341,6 +356,11 @@ var requestField = regexp.MustCompile(`name="request" value="([^"]*)"`)
 // consent answers the demo provider's question and returns the callback.
 func (w *world) consent(at, decision string) url.Values {
 	w.t.Helper()
+	return w.consentAs("ada", at, decision)
+}
+
+func (w *world) consentAs(who, at, decision string) url.Values {
+	w.t.Helper()
 	u, err := url.Parse(at)
 	must(w.t, err)
 	rec := httptest.NewRecorder()
@@ -349,7 +369,7 @@ func (w *world) consent(at, decision string) url.Values {
 	if m == nil {
 		w.t.Fatalf("no consent page: %d %s", rec.Code, rec.Body)
 	}
-	form := url.Values{"request": {html.UnescapeString(m[1])}, "decision": {decision}, "account": {"ada"}}
+	form := url.Values{"request": {html.UnescapeString(m[1])}, "decision": {decision}, "account": {who}}
 	r := httptest.NewRequest("POST", "/authorize", strings.NewReader(form.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Sec-Fetch-Site", "same-origin")

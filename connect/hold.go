@@ -139,7 +139,7 @@ func (c *Connector) holdForm(ctx context.Context, v *Visit, in *Integration, g s
 // the code is thrown away (S1). How the flow has ended is also kept for Flow.
 //
 // Errors: ErrFlowExpired (with no Arrival), ErrUserMismatch, ErrProofRefused,
-// and those of Arrive.
+// ErrOtherAccount, ErrAccountUnknown, and those of Arrive.
 func (c *Connector) Confirm(ctx context.Context, key string, e Evidence) (Arrival, error) {
 	return c.release(ctx, key, func(ctx context.Context, f *Flow) (Connection, error) { return c.confirm(ctx, f, key, e) })
 }

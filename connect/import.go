@@ -54,7 +54,8 @@ func (c *Connector) Import(ctx context.Context, from Import) (Connection, scheme
 	if err != nil {
 		return Connection{}, scheme.Credential{}, refusedLogin(err)
 	}
-	s := Session{Connection: from.Connection, EndUser: from.EndUser, Tags: from.Tags, WebhookURL: from.WebhookURL}
+	// Whoever imports says whose account it is.
+	s := Session{Connection: from.Connection, EndUser: from.EndUser, Tags: from.Tags, WebhookURL: from.WebhookURL, AllowAccountChange: true}
 	conn, err := c.put(ctx, &s, in, g, &from)
 	if err != nil {
 		return Connection{}, scheme.Credential{}, err

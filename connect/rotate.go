@@ -460,7 +460,9 @@ func (ro *rotation) noteFailure(ctx context.Context, te *scheme.TokenError) {
 // the connection is gone, vault.ErrConflict if the row tells of a newer one.
 func (r *Refresher) record(ctx context.Context, c Connection, cred *scheme.Credential) (Connection, error) {
 	used := r.entry(c.ID).used.Swap(false)
-	return r.Store.Update(ctx, c.ID, func(row *Connection) error {
+	missing := r.lacking(c.ID, cred)
+	var lacked []string
+	updated, err := r.Store.Update(ctx, c.ID, func(row *Connection) error {
 		if row.UID != c.UID {
 			return ErrNotFound
 		}
@@ -474,8 +476,13 @@ func (r *Refresher) record(ctx context.Context, c Connection, cred *scheme.Crede
 		row.Version, row.Expires = cred.Version, cred.Expires
 		row.Config = merge(row.Config, c.Config)
 		row.Due = dueAfter(cred, used)
+		lacked, row.MissingScopes = row.MissingScopes, missing
 		return nil
 	})
+	if err == nil {
+		r.noteScopes(c.ID, lacked, missing)
+	}
+	return updated, err
 }
 
 // merge returns old with what is new in it. The row of a connection may have

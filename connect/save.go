@@ -28,10 +28,11 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 // put is save for a grant that is complete. What is imported (from) takes the
 // place of all that an existing connection has.
 func (c *Connector) put(ctx context.Context, s *Session, in *Integration, g scheme.Grant, from *Import) (Connection, error) {
+	who := c.identify(ctx, in, g)
 	g.Version, g.Consent = 1, randomHex(8)
 	id := ID{Integration: in.Key, Connection: s.Connection}
 	if id.Connection != "" {
-		conn, err := c.replace(ctx, s, id, g, from)
+		conn, err := c.replace(ctx, s, in, id, g, who, from)
 		if err == nil || !errors.Is(err, ErrNotFound) {
 			return conn, err
 		}
@@ -44,6 +45,7 @@ func (c *Connector) put(ctx context.Context, s *Session, in *Integration, g sche
 	conn := Connection{
 		ID: id, UID: randomHex(16), Provider: in.Provider.ID, Status: StatusActive,
 		Config: g.Config, Tags: s.Tags, EndUser: s.endUser(),
+		Account: who, MissingScopes: scheme.MissingScopes(in.Provider, &g.Credential),
 		Version: g.Version, Expires: g.Expires, Due: dueAfter(&g.Credential, false), WebhookURL: s.WebhookURL,
 	}
 	if from != nil {
@@ -65,25 +67,30 @@ func (c *Connector) put(ctx context.Context, s *Session, in *Integration, g sche
 			c.Logger.Error("removing the credential of a connection that was not made", connectionFields(id, zap.Error(derr))...)
 		}
 		if again {
-			return c.replace(ctx, s, id, g, from)
+			return c.replace(ctx, s, in, id, g, who, from)
 		}
 		return Connection{}, fmt.Errorf("storing connection %s: %w", id, err)
 	}
 	c.Refresher.Forget(id)
 	c.Logger.Info("connection created", connectionFields(id, zap.String("provider", conn.Provider))...)
+	c.Refresher.noteScopes(id, nil, created.MissingScopes)
 	return created, nil
 }
 
 // replace gives an existing connection a new credential. What the session says
 // of its user takes the place of what was known; the rest stays.
-func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Grant, from *Import) (Connection, error) {
-	conn, err := c.Store.Connection(ctx, id)
+func (c *Connector) replace(ctx context.Context, s *Session, in *Integration, id ID, g scheme.Grant, who *Account, from *Import) (Connection, error) {
+	conn, err := c.replaceable(ctx, s, in, id, g, who)
 	if err != nil {
 		return Connection{}, err
 	}
 	// No renewal may be under way: what it spends or gets is not wanted any more.
 	release, newest := c.Refresher.hold(ctx, conn)
 	defer release()
+	// Somebody else may have connected it in between.
+	if conn, err = c.replaceable(ctx, s, in, id, g, who); err != nil {
+		return Connection{}, err
+	}
 	for { // one that could not be held off may come in between; the user's new grant wins over it
 		held, version, err := c.Refresher.held(ctx, conn)
 		if err != nil {
@@ -103,6 +110,7 @@ func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Gra
 		}
 	}
 	uid, name := conn.UID, conn.VaultName()
+	was, lacked := conn.Account, conn.MissingScopes
 	conn, err = c.Store.Update(ctx, id, func(row *Connection) error {
 		if row.UID != uid {
 			return ErrNotFound
@@ -110,6 +118,7 @@ func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Gra
 		row.Tell(EventOverridden, nil)
 		row.mend()
 		row.Status, row.Cause, row.Config = StatusActive, "", g.Config
+		row.Account, row.MissingScopes = who, scheme.MissingScopes(in.Provider, &g.Credential)
 		row.Version, row.Expires, row.Due = g.Version, g.Expires, dueAfter(&g.Credential, false)
 		if from != nil {
 			row.Metadata, row.EndUser, row.Tags, row.WebhookURL = from.Metadata, from.EndUser, from.Tags, from.WebhookURL
@@ -136,6 +145,8 @@ func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Gra
 	}
 	c.Refresher.Forget(id)
 	c.Logger.Info("connection connected again", connectionFields(id)...)
+	c.noteAccount(id, was, who)
+	c.Refresher.noteScopes(id, lacked, conn.MissingScopes)
 	return conn, nil
 }
 

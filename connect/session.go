@@ -43,6 +43,9 @@ type Session struct {
 	// Reconnect it has to exist already and keeps its metadata.
 	Connection string
 	Reconnect  bool
+	// AllowAccountChange lets the connection become one of another account than
+	// it is of.
+	AllowAccountChange bool
 	// Defaults are the app's own values, by integration.
 	Defaults map[string]SessionDefaults
 	// Overrides are what the pages show otherwise, by integration.

@@ -73,6 +73,9 @@ type Integration struct {
 	Trust       Trust
 	// OwnCallback gives it a callback address that no other integration has.
 	OwnCallback bool
+	// AllowAccountChange lets connections become those of other accounts when
+	// they are connected again.
+	AllowAccountChange bool
 	// Look is how its pages look, over the setup's.
 	Look             Look
 	Created, Updated time.Time

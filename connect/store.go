@@ -24,6 +24,7 @@ type Query struct {
 	Search       string            // case-insensitive part of connection id, end user's name or e-mail
 	EndUser      string            // end user id
 	Organization string            // organization id
+	Account      string            // id of the provider's account
 	Tags         map[string]string // all of these tags
 	Limit        int               // rows in a page; 0: 10,000, the most
 	Page         int               // from 0

@@ -41,7 +41,6 @@ func tableRow(t *testing.T, table, step, fault string) (numbers []string) {
 // that could be helped, and no refresh token is spent twice.
 func TestS60S62S63S64S65S69S112S117TortureOverVaultAndPostgres(t *testing.T) {
 	t.Parallel() // it mostly waits
-	t.Parallel()
 	vault, err := exec.Command("../vault/hashicorp/vaultserver/build.sh").Output()
 	if err != nil {
 		t.Fatalf("building a Vault server: %v", err)
@@ -74,7 +73,6 @@ func TestS60S62S63S64S65S69S112S117TortureOverVaultAndPostgres(t *testing.T) {
 // The same with one node that keeps everything on its own disk.
 func TestS62S63S64S65TortureOverSQLite(t *testing.T) {
 	t.Parallel() // it mostly waits
-	t.Parallel()
 	table, err := torture(t, "--store", "sqlite", "--vault", "sealed", "--nodes", "1", "--runs", "1", "--rotations", "30",
 		"--only", "*/killed", "--only", "*/disk full", "--only", "asking/clock*")
 	if err != nil {

@@ -68,6 +68,7 @@ type run struct {
 	key       string
 	id        connect.ID
 	journal   journal
+	revoked   int // grants, before the connection is removed
 }
 
 // variant runs a client that goes by one entry against a vendor that goes by
@@ -132,6 +133,7 @@ func (r *run) all() error {
 		{"wrong credential", r.refused},
 		{"connect", r.connect},
 		{"call", r.calls},
+		{"another account", r.anotherAccount},
 		{"refused token", r.replays},
 		{"ended token", r.expires},
 		{"withdrawn consent", r.withdrawn},
@@ -213,41 +215,46 @@ func (r *run) refused() error {
 	return nil
 }
 
-func (r *run) connect() error {
+// signIn fills in the form and goes through the vendor's page, all the way. It
+// returns no connection if the vendor has refused to show its page, of which it
+// has recorded the reason.
+func (r *run) signIn() (*connect.Connection, error) {
 	step, err := r.submit(r.account.Answers(r.provider), r.id.Connection)
+	if err != nil || step.Redirect == "" {
+		return &step.Connection, err
+	}
+	callback, err := r.vendor.Visit(step.Redirect)
 	if err != nil {
+		return nil, nil
+	}
+	if got, want := callback.Scheme+"://"+callback.Host+callback.Path, publicURL+"/oauth/callback"; got != want {
+		return nil, fmt.Errorf("the browser is sent back to %s, not %s", got, want)
+	}
+	arrival, err := r.connector.Arrive(r.ctx, publicURL+"/oauth/callback", callback.Query(), func(flow string) string {
+		if flow == step.Flow {
+			return step.Binding
+		}
+		return ""
+	})
+	if err != nil {
+		return nil, err
+	}
+	arrival, err = r.connector.Confirm(r.ctx, arrival.Waiting.Key, connect.Evidence{By: connect.ByPerson})
+	return &arrival.Connection, err
+}
+
+func (r *run) connect() error {
+	conn, err := r.signIn()
+	if err != nil || conn == nil {
 		return err
 	}
-	conn := step.Connection
-	if step.Redirect != "" {
-		callback, err := r.vendor.Visit(step.Redirect)
-		if err != nil {
-			return nil // the vendor has recorded what was wrong
-		}
-		if got, want := callback.Scheme+"://"+callback.Host+callback.Path, publicURL+"/oauth/callback"; got != want {
-			return fmt.Errorf("the browser is sent back to %s, not %s", got, want)
-		}
-		arrival, err := r.connector.Arrive(r.ctx, publicURL+"/oauth/callback", callback.Query(), func(flow string) string {
-			if flow == step.Flow {
-				return step.Binding
-			}
-			return ""
-		})
-		if err != nil {
-			return err
-		}
-		arrival, err = r.connector.Confirm(r.ctx, arrival.Waiting.Key, connect.Evidence{By: connect.ByPerson})
-		if err != nil {
-			return err
-		}
-		conn = arrival.Connection
-	} else if ver := r.provider.Verify; ver != nil && ver.BodySpecial == "" && r.vendor.Counts().Verified == 0 {
+	if ver := r.provider.Verify; ver != nil && ver.BodySpecial == "" && r.vendor.Counts().Authorized == 0 && r.vendor.Counts().Verified == 0 {
 		return errors.New("the credential was not tried with the entry's verify request")
 	}
 	if conn.ID != r.id || conn.Status != connect.StatusActive {
 		return fmt.Errorf("the connection is %s, %s", conn.ID, conn.Status)
 	}
-	return errors.Join(r.fieldsFilled(conn), r.expiryKnown(conn))
+	return errors.Join(r.fieldsFilled(*conn), r.expiryKnown(*conn), r.accountKnown(*conn))
 }
 
 // fieldsFilled checks that what the vendor has told is in the connection.
@@ -327,6 +334,9 @@ func (r *run) disconnect() error {
 	}
 	if _, err := r.vault.Read(r.ctx, conn.VaultName()); !errors.Is(err, vault.ErrNotFound) {
 		return fmt.Errorf("the vault still has something: %v", err)
+	}
+	if r.revokes() && r.vendor.Counts().Revoked != r.revoked+1 {
+		return errors.New("the vendor was not told that the grant isn't used any more")
 	}
 	before := r.vendor.Counts().Calls
 	if _, err := r.call(http.MethodGet, "/simulated/after", "", "", ""); !errors.Is(err, connect.ErrNotFound) {

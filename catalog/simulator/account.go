@@ -57,6 +57,9 @@ func NewAccount(p *catalog.Provider, redirectURI string, fill Fill) (*Account, e
 	if f.asksScopes() && (p.Scopes == nil || len(p.Scopes.Default) == 0) {
 		a.Scopes = []string{"read.all", "write:some"}
 	}
+	if f.asksScopes() {
+		a.Scopes = withOpenID(p, a.Scopes)
+	}
 	return a, nil
 }
 

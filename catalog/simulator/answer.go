@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -117,13 +118,20 @@ func (v *Vendor) lastAnswer(w http.ResponseWriter, x *exchange, g *grant, renewa
 		put(doc, r.OK.Path, r.OK.Equals)
 	}
 	v.capture(doc, r, renewal)
+	v.meet()
+	who := v.facts.refsWithin("account", "resp")
 	for _, path := range v.facts.refsIn("resp") {
 		if have, ok := at(doc, path).(string); ok {
 			v.known["resp."+path] = have
 			continue
 		}
-		v.known["resp."+path] = "re-" + random(12)
+		if !slices.Contains(who, path) { // who it is, stays
+			v.known["resp."+path] = "re-" + random(12)
+		}
 		put(doc, path, v.known["resp."+path])
+	}
+	if token, ok := v.idToken(x, g); ok && !renewal {
+		doc["id_token"] = token
 	}
 	if r.CaptureCookies {
 		g.cookies = "B1SESSION=" + random(16) + "; ROUTEID=." + random(4)

@@ -73,7 +73,7 @@ func (v *Vendor) authorize(x *exchange, address string) ([]string, *url.URL) {
 			delete(got, name)
 		}
 	}
-	c := &code{value: "co/de+" + random(20) + "=", state: query.Get(v.renamed("state")), challenge: query.Get("code_challenge")}
+	c := &code{value: "co/de+" + random(20) + "=", state: query.Get(v.renamed("state")), challenge: query.Get("code_challenge"), nonce: query.Get("nonce")}
 	x.code = c
 	params := v.pageParams()
 	if slices.Contains(strings.FieldsFunc(v.scopes(), func(r rune) bool { return r == ' ' || r == ',' || r == '+' }), "openid") {

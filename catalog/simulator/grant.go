@@ -14,6 +14,7 @@ type code struct {
 	value     string
 	state     string
 	challenge string
+	nonce     string
 	used      bool
 	secret    string // OAuth 1: of the temporary credentials
 	verifier  string // OAuth 1

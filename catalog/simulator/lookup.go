@@ -276,6 +276,7 @@ func (v *Vendor) revokeEndpoint() *endpoint {
 			return x.unmet(&demand{encoding: encoding, params: v.facts.tree("revoke", "params"), headers: headers})
 		},
 		respond: func(w http.ResponseWriter, _ *exchange) {
+			v.counts.Revoked++
 			for _, g := range v.grants {
 				g.live, g.refresh = false, ""
 			}

@@ -52,8 +52,10 @@ func (v *Vendor) endpoints(x *exchange) []*endpoint {
 	if f.Introspect != nil {
 		add(v.introspectEndpoint(), source(f.Introspect.URL), nil)
 	}
-	if f.Revoke != nil {
+	if f.Revoke != nil { // the token may be a part of the address
+		x.grant = v.newest()
 		add(v.revokeEndpoint(), source(f.Revoke.URL), base)
+		x.grant = nil
 	}
 	out = append(out, v.discoveryEndpoints(x)...)
 	if e := v.assumeRole(x); e != nil {
@@ -63,6 +65,9 @@ func (v *Vendor) endpoints(x *exchange) []*endpoint {
 		if d := &f.Derive[i]; d.Request != nil && (baseErr == nil || !d.Request.URL.Relative()) {
 			add(v.lookupEndpoint(i), source(d.Request.URL), base)
 		}
+	}
+	if f.Account != nil && f.Account.Request != nil && (baseErr == nil || !f.Account.Request.URL.Relative()) {
+		add(v.accountEndpoint(), source(f.Account.Request.URL), base)
 	}
 	if f.Verify != nil {
 		root := base

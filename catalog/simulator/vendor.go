@@ -40,12 +40,13 @@ type Vendor struct {
 	faults     []string
 	counts     Counts
 	answers    map[string]any // of look-ups, by address
+	user       string         // who has signed in
 	otherwise  bool
 	session    *awsSession
 }
 
 // Counts is how often a vendor was asked for what, successfully.
-type Counts struct{ Authorized, Tokens, Refreshes, Verified, Lookups, Calls, Expired int }
+type Counts struct{ Authorized, Tokens, Refreshes, Verified, Lookups, Calls, Expired, Revoked int }
 
 // Renewals is how often a token was given, in whatever way.
 func (c Counts) Renewals() int { return c.Tokens + c.Refreshes }

@@ -28,6 +28,7 @@ type connectionJSON struct {
 	UpdatedAt          string            `json:"updated_at"`
 	LastFetchedAt      any               `json:"last_fetched_at"`
 	Credentials        map[string]any    `json:"credentials"`
+	Scopes             []string          `json:"scopes,omitempty"` // that were granted; keycaddy's own
 }
 
 // whole writes a connection without its credentials, times in a layout.
@@ -80,6 +81,7 @@ func (a *API) getConnection(w http.ResponseWriter, r *http.Request) error {
 	a.Logger.Info("credential fetched by the app", logFields(id)...)
 	out := whole(&c, offset)
 	out.LastFetchedAt, out.Credentials = time.Now().UTC().Format(offset), credentialsJSON(in.Provider, &cred, withRefreshToken)
+	out.Scopes = cred.Scopes
 	return reply(w, http.StatusOK, out)
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/scheme"
 )
 
 // offset is how Nango writes a connection's times.
@@ -23,6 +24,12 @@ type connectionRow struct {
 	Tags              map[string]string `json:"tags"`
 	Metadata          json.RawMessage   `json:"metadata"`
 	Created           string            `json:"created,omitempty"` // in lists only
+
+	// keycaddy's own. Account is whose account it is at the provider, where that
+	// can be known; MissingScopes, if there are any, make the connection a
+	// degraded one.
+	Account       *scheme.Account `json:"account,omitempty"`
+	MissingScopes []string        `json:"missing_scopes,omitempty"`
 }
 
 type errorJSON struct {
@@ -36,6 +43,7 @@ func row(c *connect.Connection) connectionRow {
 	out := connectionRow{
 		ID: c.Serial, ConnectionID: c.ID.Connection, ProviderConfigKey: c.Integration, Provider: c.Provider,
 		Errors: []errorJSON{}, EndUser: endUserAnswer(c.EndUser, nil), Tags: c.Tags, Metadata: c.Metadata,
+		Account: c.Account, MissingScopes: c.MissingScopes,
 	}
 	if out.Tags == nil {
 		out.Tags = map[string]string{}

@@ -49,6 +49,8 @@ type sessionRequest struct {
 	ReturnURL     string                              `json:"return_url"`
 	Language      string                              `json:"language"`
 	Look          *connect.Look                       `json:"look"`
+
+	AllowAccountChange bool `json:"allow_account_change"`
 }
 
 // session makes a session of a request, and says what the document couldn't.
@@ -60,6 +62,7 @@ func (a *API) session(in *sessionRequest) (connect.Session, []problem.Field) {
 	s := connect.Session{
 		Allowed: in.Allowed, Tags: make(map[string]string), Connection: in.ConnectionID, WebhookURL: in.WebhookURL,
 		ReturnURL: in.ReturnURL, Language: in.Language, Look: in.Look, EndUser: in.EndUser.user(),
+		AllowAccountChange: in.AllowAccountChange,
 	}
 	if in.Language != "" {
 		if tag, err := language.Parse(in.Language); err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/keycaddy/keycaddy/connect"
 )
@@ -44,6 +45,7 @@ type doneView struct {
 	Failure   *failure // nil: it worked
 	Detail    string   // the provider's own words
 	Code      string
+	Missing   string // permissions that were asked for and not given
 	Again     string // the form's address; empty if the session has ended
 
 	Origins []string // of the app's pages, which are told
@@ -66,6 +68,7 @@ func (h *Handler) serveDone(w http.ResponseWriter, r *http.Request) {
 	view := doneView{Steps: h.steps(stepDone, len(v.Integrations) > 1), Reconnect: v.Reconnect, Origins: h.appOrigins(in), Tile: tileFor(in)}
 	if v.Result != nil && v.Result.Integration == in.Key {
 		view.Result = *v.Result
+		h.lacking(r, v, in.Key, v.Result.Connection, &view)
 	}
 	h.showDone(w, in.DisplayName, view)
 }
@@ -105,6 +108,9 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 	if outcome.Code != "" {
 		view.Result = connect.Result{Status: connect.Failed, Integration: f.Integration, Code: outcome.Code}
 	}
+	if outcome.Code == "" && v != nil {
+		h.lacking(r, v, f.Integration, outcome.Connection, &view)
+	}
 	if outcome.Code == "link_user_mismatch" {
 		view.Again = "" // by the same link it would come to the same
 	}
@@ -114,6 +120,16 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 		view.Failure, view.Code, view.Detail = &reason, outcome.Code, outcome.Detail
 	}
 	h.showDone(w, name, view)
+}
+
+// lacking fills in which permissions a connection hasn't got. To give them later
+// is offered where it is this connection that is connected again, and not another
+// one that is made.
+func (h *Handler) lacking(r *http.Request, v *connect.Visit, integration, connection string, view *doneView) {
+	view.Missing = strings.Join(h.connector.MissingScopes(r.Context(), connect.ID{Integration: integration, Connection: connection}), ", ")
+	if view.Missing != "" && v.Connection != "" {
+		view.Again = formLink(integration, r.URL.Query().Get("session_token"))
+	}
 }
 
 func (h *Handler) showDone(w http.ResponseWriter, name string, v doneView) {

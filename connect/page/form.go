@@ -244,6 +244,9 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, in *connect.Int
 	case errors.As(err, &notYet):
 		n := h.text.notYetAlert(in)
 		a.alert, status = &n, http.StatusBadGateway
+	case errors.Is(err, connect.ErrOtherAccount), errors.Is(err, connect.ErrAccountUnknown):
+		n := h.text.accountAlert(in, err)
+		a.alert = &n
 	case refused != nil:
 		n := h.text.unreachableAlert(in)
 		a.alert, status = &n, http.StatusBadGateway

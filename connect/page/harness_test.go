@@ -71,6 +71,13 @@ token: {url: 'BASE/fake/token'}
 request: {base_url: 'BASE/fake', headers: {authorization: 'Bearer {token.access_token}'}}
 auth_scheme: oauth2_code
 `,
+	"named": `
+auth_scheme: oauth2_code
+authorize: {url: 'BASE/demo/authorize', pkce: true}
+token: {url: 'BASE/demo/token', client_auth: basic}
+request: {base_url: 'BASE/demo/api', headers: {authorization: 'Bearer {token.access_token}'}}
+account: {request: {method: GET, url: /me}, id: '{answer.account}', label: '{answer.name}'}
+`,
 	"open": `
 auth_scheme: none
 request: {base_url: 'BASE/fake'}
@@ -130,7 +137,7 @@ func newSite(t *testing.T, public string) *site {
 		must(t, err)
 		in := &connect.Integration{Key: id, DisplayName: p.DisplayName, Provider: p}
 		switch id {
-		case "demo":
+		case "demo", "named":
 			in.App = scheme.App{ClientID: demo.DefaultClientID, ClientSecret: demo.DefaultClientSecret}
 		case "hostile":
 			in.App = scheme.App{ClientID: "id", ClientSecret: "secret"}
@@ -285,13 +292,18 @@ var sealedRequest = regexp.MustCompile(`name="request" value="([^"]*)"`)
 // consent answers the demo provider's question and returns the callback.
 func (s *site) consent(at *url.URL, decision string) string {
 	s.t.Helper()
+	return s.consentAs("ada", at, decision)
+}
+
+func (s *site) consentAs(who string, at *url.URL, decision string) string {
+	s.t.Helper()
 	w := httptest.NewRecorder()
 	s.demo.ServeHTTP(w, httptest.NewRequest("GET", "/authorize?"+at.RawQuery, nil))
 	m := sealedRequest.FindStringSubmatch(w.Body.String())
 	if m == nil {
 		s.t.Fatalf("no consent page: %d %s", w.Code, w.Body)
 	}
-	form := url.Values{"request": {html.UnescapeString(m[1])}, "decision": {decision}, "account": {"ada"}}
+	form := url.Values{"request": {html.UnescapeString(m[1])}, "decision": {decision}, "account": {who}}
 	r := httptest.NewRequest("POST", "/authorize", strings.NewReader(form.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Sec-Fetch-Site", "same-origin")

@@ -132,6 +132,7 @@ var german = messages{
 		"session_expired":         "Der Link ist abgelaufen, während Sie bei %[1]s waren.",
 		"connection_gone":         "Die Verbindung wurde entfernt, während Sie bei %[1]s waren; es gab nichts mehr zu erneuern.",
 		"other_account":           "Dies ist ein anderes Konto bei %[1]s als das bisher verbundene. Es wurde nichts geändert. Melden Sie sich bei %[1]s mit demselben Konto an, oder fragen Sie in der App, wie Sie es wechseln.",
+		"account_unknown":         "%[1]s hat nicht gesagt, welches Konto das ist; es lässt sich daher nicht sicherstellen, dass es das bisher verbundene ist. Es wurde nichts geändert.",
 		"link_user_mismatch":      "Dieser Link ist für jemand anderen, darum wurde nichts verbunden. Ihre Zustimmung wurde verworfen.",
 		"proof_refused":           "Die App muss selbst sagen, wer da ist, und hat es nicht getan.",
 		"other_callback":          "Die Antwort war für etwas anderes als %[1]s bestimmt, darum wurde nichts verbunden.",

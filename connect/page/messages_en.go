@@ -147,6 +147,7 @@ var english = messages{
 		"session_expired":         {"The link expired while you were at %[1]s.", byApp},
 		"connection_gone":         {"The connection was removed while you were at %[1]s, so there was nothing to renew.", byApp},
 		"other_account":           {"This is another %[1]s account than the one that was connected before. Nothing was changed. Sign in to %[1]s with the same account, or ask in the app how to change it.", byVisitor},
+		"account_unknown":         {"%[1]s did not say which account this is, so it can’t be made sure that it is the one that was connected before. Nothing was changed.", byTime},
 		"link_user_mismatch":      {"This link is for somebody else, so nothing was connected. What you agreed to was thrown away.", byApp},
 		"proof_refused":           {"The app has to say itself who is there, and did not.", byApp},
 		"other_callback":          {"The answer that came back was meant for something else than %[1]s, so nothing was connected.", byOperator},

@@ -132,6 +132,7 @@ var spanish = messages{
 		"session_expired":         "El enlace caducó mientras estaba en %[1]s.",
 		"connection_gone":         "La conexión se eliminó mientras estaba en %[1]s; no había nada que renovar.",
 		"other_account":           "Esta es otra cuenta de %[1]s que la conectada antes. No se ha cambiado nada. Inicie sesión en %[1]s con la misma cuenta, o pregunte en la aplicación cómo cambiarla.",
+		"account_unknown":         "%[1]s no ha dicho qué cuenta es, así que no se puede asegurar que sea la conectada antes. No se ha cambiado nada.",
 		"link_user_mismatch":      "Este enlace es para otra persona, así que no se conectó nada. Lo que aceptó se ha descartado.",
 		"proof_refused":           "La aplicación tiene que decir quién está ahí, y no lo hizo.",
 		"other_callback":          "La respuesta era para algo distinto de %[1]s, así que no se conectó nada.",

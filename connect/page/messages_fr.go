@@ -132,6 +132,7 @@ var french = messages{
 		"session_expired":         "Le lien a expiré pendant que vous étiez chez %[1]s.",
 		"connection_gone":         "La connexion a été supprimée pendant que vous étiez chez %[1]s ; il n’y avait plus rien à renouveler.",
 		"other_account":           "C’est un autre compte %[1]s que celui qui était connecté. Rien n’a été changé. Identifiez-vous chez %[1]s avec le même compte, ou demandez dans l’application comment en changer.",
+		"account_unknown":         "%[1]s n’a pas dit de quel compte il s’agit ; on ne peut donc pas s’assurer que c’est celui qui était connecté. Rien n’a été changé.",
 		"link_user_mismatch":      "Ce lien est pour quelqu’un d’autre : rien n’a été connecté. Votre accord a été jeté.",
 		"proof_refused":           "L’application doit dire elle-même qui est là, et ne l’a pas fait.",
 		"other_callback":          "La réponse reçue était pour autre chose que %[1]s : rien n’a été connecté.",

@@ -132,6 +132,7 @@ var portuguese = messages{
 		"session_expired":         "O link expirou enquanto você estava em %[1]s.",
 		"connection_gone":         "A conexão foi removida enquanto você estava em %[1]s; não havia o que renovar.",
 		"other_account":           "Esta é outra conta %[1]s, diferente da que estava conectada. Nada foi alterado. Entre em %[1]s com a mesma conta ou pergunte no aplicativo como trocá-la.",
+		"account_unknown":         "%[1]s não disse qual é esta conta, então não é possível garantir que seja a que estava conectada. Nada foi alterado.",
 		"link_user_mismatch":      "Este link é para outra pessoa, por isso nada foi conectado. O que você autorizou foi descartado.",
 		"proof_refused":           "O próprio aplicativo precisa dizer quem está aí, e não disse.",
 		"other_callback":          "A resposta era para algo diferente de %[1]s, por isso nada foi conectado.",

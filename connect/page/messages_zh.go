@@ -132,6 +132,7 @@ var chinese = messages{
 		"session_expired":         "您在 %[1]s 时链接已过期。",
 		"connection_gone":         "您在 %[1]s 时该连接已被删除,没有可更新的内容。",
 		"other_account":           "这与之前连接的 %[1]s 账户不同。没有更改任何内容。请用同一账户登录 %[1]s,或在应用中了解如何更换。",
+		"account_unknown":         "%[1]s 没有说明这是哪个账户,因此无法确认是否为之前连接的账户。没有更改任何内容。",
 		"link_user_mismatch":      "此链接是给其他人的,因此没有连接任何内容。您的授权已被丢弃。",
 		"proof_refused":           "应用必须自己说明是谁在操作,但它没有这样做。",
 		"other_callback":          "返回的答复并非用于 %[1]s,因此没有连接任何内容。",

@@ -118,7 +118,7 @@ func TestChooseFindsWithoutAScript(t *testing.T) {
 		}
 		return keys
 	}
-	if n := len(shown("")); n != 12 {
+	if n := len(shown("")); n != 6+len(entries) {
 		t.Errorf("%d are offered", n)
 	}
 	for q, want := range map[string]string{

@@ -229,6 +229,15 @@ func (m *messages) operatorAlert(in *connect.Integration, code string) notice {
 	return notice{Title: plain(m.OperatorTitle, in.DisplayName), Text: plain(m.OperatorText, in.DisplayName, code)}
 }
 
+// accountAlert says that it is another account than before.
+func (m *messages) accountAlert(in *connect.Integration, err error) notice {
+	code := "other_account"
+	if errors.Is(err, connect.ErrAccountUnknown) {
+		code = "account_unknown"
+	}
+	return notice{Title: m.failedTitle(in.DisplayName), Text: m.failure(code, in.DisplayName).Text}
+}
+
 // ownClientCodes are refusals of what the visitor has entered, where that is a
 // client's id and secret.
 var ownClientCodes = []string{

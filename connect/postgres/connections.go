@@ -21,7 +21,8 @@ const maxPage = 10_000
 
 const (
 	connectionColumns = `serial, uid, integration, connection, provider, status, cause,
-	config, metadata, tags, end_user, version, expires, due, webhook_url, trouble, created, updated`
+	config, metadata, tags, end_user, version, expires, due, webhook_url, trouble,
+	account, missing_scopes, created, updated`
 
 	selectConnection = `SELECT ` + connectionColumns + ` FROM keycaddy.connections WHERE integration = $1 AND connection = $2`
 )
@@ -75,7 +76,7 @@ func (s *Store) Connections(ctx context.Context, q connect.Query) ([]connect.Con
 // that no connection can have.
 func conditions(q connect.Query) (where string, args []any, ok bool) {
 	var all []string
-	texts := append([]string{q.Connection, q.Search, q.EndUser, q.Organization}, q.Integrations...)
+	texts := append([]string{q.Connection, q.Search, q.EndUser, q.Organization, q.Account}, q.Integrations...)
 	// add takes one value, for every %[1]s.
 	add := func(condition string, value any) {
 		args = append(args, value)
@@ -96,6 +97,9 @@ func conditions(q connect.Query) (where string, args []any, ok bool) {
 	}
 	if q.Organization != "" {
 		add(`organization_id = %[1]s AND organization_id <> ''`, q.Organization)
+	}
+	if q.Account != "" {
+		add(`account_id = %[1]s AND account_id <> ''`, q.Account)
 	}
 	for name, value := range q.Tags {
 		texts = append(texts, name, value)
@@ -130,10 +134,11 @@ func (s *Store) Create(ctx context.Context, c connect.Connection) (created conne
 	err = s.transact(ctx, s.timeout, what, once, func(ctx context.Context, tx pgx.Tx) (err error) {
 		created, err = scanConnection(tx.QueryRow(ctx, `INSERT INTO keycaddy.connections
 			(uid, integration, connection, created, updated, provider, status, cause, config, metadata, tags,
-			end_user, end_user_id, organization_id, search, version, expires, due, webhook_url, trouble)
+			end_user, end_user_id, organization_id, search, version, expires, due, webhook_url, trouble,
+			account, account_id, missing_scopes)
 			VALUES ($1, $2, $3, coalesce($4::timestamptz, now()), coalesce($5::timestamptz, $4::timestamptz, now()),
 			$6, $7, $8, $9::jsonb, $10::jsonb, $11::jsonb, $12::jsonb, $13, $14, $15, $16, $17::timestamptz, $18::timestamptz,
-			$19, $20::jsonb)
+			$19, $20::jsonb, $21::jsonb, $22, $23::jsonb)
 			RETURNING `+connectionColumns, args...))
 		if err != nil {
 			return err
@@ -235,8 +240,8 @@ func updateRow(ctx context.Context, tx pgx.Tx, id connect.ID, change func(*conne
 		provider = $1, status = $2, cause = $3, config = $4::jsonb, metadata = $5::jsonb, tags = $6::jsonb,
 		end_user = $7::jsonb, end_user_id = $8, organization_id = $9, search = $10, version = $11,
 		expires = $12::timestamptz, due = $13::timestamptz, webhook_url = $14, trouble = $15::jsonb,
-		updated = clock_timestamp()
-		WHERE serial = $16 RETURNING `+connectionColumns, append(values, was.Serial)...))
+		account = $16::jsonb, account_id = $17, missing_scopes = $18::jsonb, updated = clock_timestamp()
+		WHERE serial = $19 RETURNING `+connectionColumns, append(values, was.Serial)...))
 	if err == nil {
 		err = addEvents(ctx, tx, c.Events())
 	}
@@ -273,7 +278,8 @@ func (s *Store) Delete(ctx context.Context, id connect.ID, tell func(*connect.Co
 
 // connectionValues returns what Create and Update both write: provider, status,
 // cause, config, metadata, tags, end_user, end_user_id, organization_id, search,
-// version, expires, due, webhook_url, trouble.
+// version, expires, due, webhook_url, trouble, account, account_id,
+// missing_scopes.
 func connectionValues(c *connect.Connection) ([]any, error) {
 	config, err := mapJSON(c.Config)
 	if err != nil {
@@ -303,23 +309,35 @@ func connectionValues(c *connect.Connection) ([]any, error) {
 	if user.Organization != nil {
 		organization = user.Organization.ID
 	}
+	account, err := structJSON(c.Account)
+	if err != nil {
+		return nil, err
+	}
+	var accountID string
+	if c.Account != nil {
+		accountID = c.Account.ID
+	}
+	missing, err := listJSON(c.MissingScopes)
+	if err != nil {
+		return nil, err
+	}
 	return []any{
 		c.Provider, string(c.Status), c.Cause, config, metadata, tags,
 		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires), maybe(c.Due),
-		c.WebhookURL, trouble,
+		c.WebhookURL, trouble, account, accountID, missing,
 	}, nil
 }
 
 // scanConnection reads a row of connectionColumns.
 func scanConnection(row pgx.Row) (connect.Connection, error) {
 	var (
-		c                                        connect.Connection
-		config, metadata, tags, endUser, trouble []byte
-		version                                  int64
-		expires, due                             *time.Time
+		c                                                          connect.Connection
+		config, metadata, tags, endUser, trouble, account, missing []byte
+		version                                                    int64
+		expires, due                                               *time.Time
 	)
 	err := row.Scan(&c.Serial, &c.UID, &c.Integration, &c.ID.Connection, &c.Provider, &c.Status, &c.Cause,
-		&config, &metadata, &tags, &endUser, &version, &expires, &due, &c.WebhookURL, &trouble, &c.Created, &c.Updated)
+		&config, &metadata, &tags, &endUser, &version, &expires, &due, &c.WebhookURL, &trouble, &account, &missing, &c.Created, &c.Updated)
 	if err == nil {
 		err = fromJSON("config", config, &c.Config)
 	}
@@ -331,6 +349,12 @@ func scanConnection(row pgx.Row) (connect.Connection, error) {
 	}
 	if err == nil {
 		err = fromJSON("trouble", trouble, &c.Trouble)
+	}
+	if err == nil {
+		err = fromJSON("account", account, &c.Account)
+	}
+	if err == nil {
+		err = fromJSON("missing_scopes", missing, &c.MissingScopes)
 	}
 	if err != nil {
 		return connect.Connection{}, err

@@ -41,9 +41,9 @@ func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
 		return wrap(ctx, what, err)
 	}
 	_, err = s.exec(ctx, what, once, `INSERT INTO keycaddy.sessions
-		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, created, expires, overrides)
-		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11, $12::jsonb, $13, $14, $15::jsonb)`,
-		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, micros(v.Created), micros(v.Expires), overrides)
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, created, expires, overrides, allow_account_change)
+		VALUES ($1, $2::jsonb, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11, $12::jsonb, $13, $14, $15::jsonb, $16)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, micros(v.Created), micros(v.Expires), overrides, v.AllowAccountChange)
 	return err
 }
 
@@ -53,7 +53,7 @@ func (s *Store) Session(ctx context.Context, token connect.Digest) (v connect.Se
 	err = s.row(ctx, "reading session", again, func(row pgx.Row) (err error) {
 		v, err = scanSession(row)
 		return err
-	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, result, language, look, overrides, created, expires
+	}, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, allow_account_change, defaults, return_url, webhook_url, result, language, look, overrides, created, expires
 		FROM keycaddy.sessions WHERE token = $1 AND expires > now()`, token[:])
 	return v, err
 }
@@ -63,7 +63,7 @@ func scanSession(row pgx.Row) (connect.Session, error) {
 		v                                                                       connect.Session
 		endUser, organization, tags, allowed, defaults, result, look, overrides []byte
 	)
-	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &overrides, &v.Created, &v.Expires)
+	err := row.Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &v.AllowAccountChange, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &overrides, &v.Created, &v.Expires)
 	if err == nil {
 		err = fromJSON("end_user", endUser, &v.EndUser)
 	}

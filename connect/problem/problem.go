@@ -138,6 +138,10 @@ func Of(err error) *Problem {
 		return &Problem{Status: http.StatusUnauthorized, Code: "unknown_connect_session_token", Message: "The connect session is unknown or has expired.", Action: "fix_request"}
 	case errors.Is(err, connect.ErrNotAllowed):
 		return &Problem{Status: http.StatusBadRequest, Code: "integration_not_allowed", Message: "The connect session is not for this integration.", Action: "fix_request"}
+	case errors.Is(err, connect.ErrOtherAccount):
+		return &Problem{Status: http.StatusConflict, Code: "other_account", Message: "This is another account than the one that the connection is of. Nothing was changed. Sign in with the same account, or let it be changed with allow_account_change.", Action: "reconnect"}
+	case errors.Is(err, connect.ErrAccountUnknown):
+		return &Problem{Status: http.StatusConflict, Code: "account_unknown", Message: "The provider did not tell whose account this is, so that it can't be made sure that it is the one that the connection is of. Nothing was changed.", Retryable: true, Action: "retry"}
 	case errors.Is(err, connect.ErrNotFound):
 		return &Problem{Status: http.StatusNotFound, Code: "unknown_connection", Message: "There is no such connection.", Action: "fix_request"}
 	case errors.Is(err, vault.ErrUnavailable), errors.Is(err, connect.ErrStoreUnavailable):

@@ -70,9 +70,7 @@ func readAnswer(p *catalog.Provider, docs []document, renewal bool, now time.Tim
 	if typ := r.under(root, "", "token_type"); strings.EqualFold(typ, "mac") || strings.EqualFold(typ, "dpop") {
 		return nil, &TokenError{Class: Misconfigured, Code: "token_type", Description: "the provider has issued a " + clean(typ) + " token, which isn't supported"}
 	}
-	if scope := r.under(root, "", "scope"); scope != "" {
-		a.scopes = strings.FieldsFunc(scope, func(c rune) bool { return c == ' ' || c == ',' })
-	}
+	a.scopes = r.granted(root)
 	a.expires = r.lifetime(root, a.access)
 	if alt := r.spec.AlternateRoot; alt != "" && root == "" {
 		if t := (Token{AccessToken: Secret(r.under(alt, "", "access_token")), RefreshToken: Secret(r.under(alt, "", "refresh_token"))}); t.AccessToken != "" {

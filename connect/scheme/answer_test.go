@@ -163,7 +163,7 @@ func TestS44S45S47AnswersThatAreGood(t *testing.T) {
 		"error empty":      {`{"access_token":"a","error":""}`, "", false, answer{access: "a"}},
 		"error 0":          {`{"access_token":"a","error":0}`, "", false, answer{access: "a"}},
 		"S47 no scope":     {`{"access_token":"a","scope":""}`, "", false, answer{access: "a"}},
-		"S47 list":         {`{"access_token":"a","scope":["x"]}`, "", false, answer{access: "a"}},
+		"S47 list":         {`{"access_token":"a","scope":["x"]}`, "", false, answer{access: "a", scopes: []string{"x"}}},
 		"other names":      {`{"d":{"t":"a","r":"r"}}`, "{access_token: d.t, refresh_token: d.r}", false, answer{access: "a", refresh: "r"}},
 		"other root":       {`{"authed_user":{"access_token":"a"}}`, "{alternate_root: authed_user}", false, answer{access: "a"}},
 		"ok":               {`{"ok":true,"access_token":"a"}`, "{ok: {path: ok, equals: true}}", false, answer{access: "a"}},

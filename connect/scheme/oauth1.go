@@ -227,6 +227,11 @@ func (s oauth1) Derive(ctx context.Context, g Grant) (Grant, error) {
 	return s.derive(ctx, g, func(g Grant) (*Binding, error) { return s.Bind(g) })
 }
 
+// Account signs what it asks.
+func (s oauth1) Account(ctx context.Context, g Grant) (Account, error) {
+	return s.account(ctx, g, func(g Grant) (*Binding, error) { return s.Bind(g) })
+}
+
 // oauth1TBA is OAuth 1.0a without a redirect: the end user has made a token at
 // the provider (NetSuite's token-based authentication) and enters it. The
 // consumer is the operator's, unless the entry has fields for one.

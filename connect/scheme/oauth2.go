@@ -88,7 +88,7 @@ func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (
 	if err != nil {
 		return Grant{}, err
 	}
-	g := Grant{Config: config}
+	g := s.asking(Grant{Config: config}, f.Scopes)
 	call := s.newTokenCall(g, s.withCode(f, code))
 	c, err := s.config(call, s.app.ClientID, s.app.ClientSecret)
 	if err != nil {
@@ -269,8 +269,11 @@ func (a *answer) grant(g Grant, now time.Time) Grant {
 	if a.refresh != "" && a.refresh != g.RefreshToken.Reveal() {
 		out.Previous, out.RefreshToken = g.RefreshToken, Secret(a.refresh)
 	}
-	if a.scopes != nil {
+	switch {
+	case a.scopes != nil:
 		out.Scopes = a.scopes
+	case out.Scopes == nil: // as requested (RFC 6749 section 5.1); later, as before (section 6)
+		out.Scopes = out.Requested
 	}
 	if a.cookies != "" {
 		out.Cookies = Secret(a.cookies)

@@ -43,6 +43,7 @@ func (s clientCredentials) Renew(ctx context.Context, g Grant) (Grant, error) {
 }
 
 func (s clientCredentials) ask(ctx context.Context, g Grant, call *tokenCall) (Grant, error) {
+	g = s.asking(g, nil)
 	o, err := s.config(call, g.Fields["client_id"].Reveal(), g.Fields["client_secret"])
 	if err != nil {
 		return Grant{}, err

@@ -51,6 +51,9 @@ type Scheme interface {
 	// Derive asks the provider what else there is to know of a new grant's
 	// account: its id, or where its data is. Errors: *TokenError, *LookupError.
 	Derive(ctx context.Context, g Grant) (Grant, error)
+	// Account finds out whose account a grant is for. A zero one says that there
+	// is no way to. Errors: *TokenError, *LookupError, *IDTokenError.
+	Account(ctx context.Context, g Grant) (Account, error)
 	// Verify asks the provider whether it takes the grant. It returns 0 if so,
 	// and else the status of the refusal; the error says why the provider
 	// could not be asked.

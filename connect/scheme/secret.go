@@ -69,8 +69,9 @@ type Credential struct {
 	Extra map[string]Token
 	// Client is what keycaddy was registered as for this connection.
 	Client *Client
-	// Scopes are those that were granted, as far as the provider told.
-	Scopes []string
+	// Scopes are those that were granted: as the provider told, or as requested
+	// if it didn't. Requested are those that were asked for.
+	Scopes, Requested []string
 	// Issued is when the credential was received; Expires is when the access
 	// token ends, by the clock of this machine. Zero: unknown or never.
 	Issued, Expires time.Time
@@ -103,6 +104,7 @@ type stored struct {
 	Cookies      string            `json:"cookies,omitempty"`
 	Assertion    string            `json:"assertion,omitempty"`
 	Scopes       []string          `json:"scopes,omitempty"`
+	Requested    []string          `json:"requested_scopes,omitempty"`
 	Issued       time.Time         `json:"issued,omitzero"`
 	Expires      time.Time         `json:"expires,omitzero"`
 
@@ -132,6 +134,7 @@ func (c *Credential) Encode() ([]byte, error) {
 		Assertion:    c.Assertion.Reveal(),
 		Client:       c.Client.store(),
 		Scopes:       c.Scopes,
+		Requested:    c.Requested,
 		Issued:       c.Issued,
 		Expires:      c.Expires,
 	}
@@ -171,6 +174,7 @@ func DecodeCredential(data []byte) (Credential, error) {
 		Assertion:    Secret(s.Assertion),
 		Client:       s.Client.client(),
 		Scopes:       s.Scopes,
+		Requested:    s.Requested,
 		Issued:       s.Issued,
 		Expires:      s.Expires,
 	}

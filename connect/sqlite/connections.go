@@ -15,7 +15,8 @@ import (
 const maxPage = 10_000
 
 const connectionColumns = `serial, uid, integration, connection, provider, status, cause,
-	config, metadata, tags, end_user, version, expires, due, webhook_url, trouble, created, updated`
+	config, metadata, tags, end_user, version, expires, due, webhook_url, trouble,
+	account, missing_scopes, created, updated`
 
 // Connection implements connect.Store.
 func (s *Store) Connection(ctx context.Context, id connect.ID) (connect.Connection, error) {
@@ -91,6 +92,9 @@ func conditions(q connect.Query) (string, []any, error) {
 	if q.Organization != "" {
 		add(`organization_id = ? AND organization_id <> ''`, q.Organization)
 	}
+	if q.Account != "" {
+		add(`account_id = ? AND account_id <> ''`, q.Account)
+	}
 	for name, value := range q.Tags {
 		add(`EXISTS (SELECT 1 FROM json_each(tags) WHERE key = ? AND value = ?)`, name, value)
 	}
@@ -122,8 +126,9 @@ func (s *Store) Create(ctx context.Context, c connect.Connection) (connect.Conne
 	err = s.update(ctx, what, func(tx *sql.Tx) (err error) {
 		created, err = scanConnection(tx.QueryRowContext(ctx, `INSERT INTO connections
 			(uid, integration, connection, created, provider, status, cause, config, metadata, tags,
-			end_user, end_user_id, organization_id, search, version, expires, due, webhook_url, trouble, updated)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			end_user, end_user_id, organization_id, search, version, expires, due, webhook_url, trouble,
+			account, account_id, missing_scopes, updated)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			RETURNING `+connectionColumns, args...))
 		if err != nil {
 			return err
@@ -202,7 +207,7 @@ func updateRow(ctx context.Context, tx *sql.Tx, id connect.ID, change func(*conn
 	updated, err = scanConnection(tx.QueryRowContext(ctx, `UPDATE connections SET
 		provider = ?, status = ?, cause = ?, config = ?, metadata = ?, tags = ?,
 		end_user = ?, end_user_id = ?, organization_id = ?, search = ?, version = ?, expires = ?,
-		due = ?, webhook_url = ?, trouble = ?, updated = ?
+		due = ?, webhook_url = ?, trouble = ?, account = ?, account_id = ?, missing_scopes = ?, updated = ?
 		WHERE serial = ? RETURNING `+connectionColumns, append(values, was.Serial)...))
 	if err == nil {
 		err = addEvents(ctx, tx, c.Events())
@@ -236,7 +241,8 @@ func (s *Store) Delete(ctx context.Context, id connect.ID, tell func(*connect.Co
 
 // connectionValues returns what Create and Update both write: provider, status,
 // cause, config, metadata, tags, end_user, end_user_id, organization_id, search,
-// version, expires, due, webhook_url, trouble, updated.
+// version, expires, due, webhook_url, trouble, account, account_id,
+// missing_scopes, updated.
 func connectionValues(c *connect.Connection) ([]any, error) {
 	config, err := mapJSON(c.Config)
 	if err != nil {
@@ -266,23 +272,35 @@ func connectionValues(c *connect.Connection) ([]any, error) {
 	if user.Organization != nil {
 		organization = user.Organization.ID
 	}
+	account, err := structJSON(c.Account)
+	if err != nil {
+		return nil, err
+	}
+	var accountID string
+	if c.Account != nil {
+		accountID = c.Account.ID
+	}
+	missing, err := listJSON(c.MissingScopes)
+	if err != nil {
+		return nil, err
+	}
 	return []any{
 		c.Provider, string(c.Status), c.Cause, config, metadata, tags,
 		endUser, user.ID, organization, c.SearchText(), int64(c.Version), maybe(c.Expires), maybe(c.Due),
-		c.WebhookURL, trouble, micros(c.Updated),
+		c.WebhookURL, trouble, account, accountID, missing, micros(c.Updated),
 	}, nil
 }
 
 // scanConnection reads a row of connectionColumns.
 func scanConnection(row interface{ Scan(...any) error }) (connect.Connection, error) {
 	var (
-		c                                        connect.Connection
-		config, metadata, tags, endUser, trouble sql.NullString
-		version, created, updated                int64
-		expires, due                             sql.NullInt64
+		c                                                          connect.Connection
+		config, metadata, tags, endUser, trouble, account, missing sql.NullString
+		version, created, updated                                  int64
+		expires, due                                               sql.NullInt64
 	)
 	err := row.Scan(&c.Serial, &c.UID, &c.Integration, &c.ID.Connection, &c.Provider, &c.Status, &c.Cause,
-		&config, &metadata, &tags, &endUser, &version, &expires, &due, &c.WebhookURL, &trouble, &created, &updated)
+		&config, &metadata, &tags, &endUser, &version, &expires, &due, &c.WebhookURL, &trouble, &account, &missing, &created, &updated)
 	if err == nil {
 		err = fromJSON("config", config, &c.Config)
 	}
@@ -294,6 +312,12 @@ func scanConnection(row interface{ Scan(...any) error }) (connect.Connection, er
 	}
 	if err == nil {
 		err = fromJSON("trouble", trouble, &c.Trouble)
+	}
+	if err == nil {
+		err = fromJSON("account", account, &c.Account)
+	}
+	if err == nil {
+		err = fromJSON("missing_scopes", missing, &c.MissingScopes)
 	}
 	if err != nil {
 		return connect.Connection{}, err

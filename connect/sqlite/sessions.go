@@ -40,9 +40,9 @@ func (s *Store) PutSession(ctx context.Context, v connect.Session) error {
 		return wrap(ctx, what, err)
 	}
 	_, err = s.exec(ctx, what, `INSERT INTO sessions
-		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, overrides, created, expires)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, overrides, micros(v.Created), micros(v.Expires))
+		(token, end_user, organization, tags, allowed, connection, reconnect, defaults, return_url, webhook_url, language, look, overrides, created, expires, allow_account_change)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		v.Token[:], endUser, organization, tags, allowed, v.Connection, v.Reconnect, defaults, v.ReturnURL, v.WebhookURL, v.Language, look, overrides, micros(v.Created), micros(v.Expires), v.AllowAccountChange)
 	return err
 }
 
@@ -53,9 +53,9 @@ func (s *Store) Session(ctx context.Context, token connect.Digest) (connect.Sess
 		endUser, organization, tags, allowed, defaults, result, look, overrides sql.NullString
 		created, expires                                                        int64
 	)
-	err := s.read.QueryRowContext(ctx, `SELECT token, end_user, organization, tags, allowed, connection, reconnect,
+	err := s.read.QueryRowContext(ctx, `SELECT token, end_user, organization, tags, allowed, connection, reconnect, allow_account_change,
 		defaults, return_url, webhook_url, result, language, look, overrides, created, expires FROM sessions WHERE token = ? AND expires > ?`, token[:], micros(now())).
-		Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &overrides, &created, &expires)
+		Scan(digest{&v.Token}, &endUser, &organization, &tags, &allowed, &v.Connection, &v.Reconnect, &v.AllowAccountChange, &defaults, &v.ReturnURL, &v.WebhookURL, &result, &v.Language, &look, &overrides, &created, &expires)
 	if err == nil {
 		err = fromJSON("end_user", endUser, &v.EndUser)
 	}

@@ -49,6 +49,7 @@ func full(t *testing.T) connect.Connection {
 			ID: "u1", Email: "u1@example.com", DisplayName: "Ünï O'User", Tags: map[string]string{"plan": "pro"},
 			Organization: &connect.Organization{ID: "o1", DisplayName: "Acme & Söhne"},
 		},
+		Account: &connect.Account{ID: "acct/1<&>", Label: "Ünï Ltd."}, MissingScopes: []string{"files:read", "user info"},
 		Version:    7,
 		Expires:    time.Date(2031, 2, 3, 4, 5, 6, 789012000, time.UTC),
 		Due:        time.Date(2032, 2, 3, 4, 5, 6, 789012000, time.UTC),

@@ -24,6 +24,9 @@ func session(expires time.Time) connect.Session {
 		Allowed:      []string{"github", "slack"},
 		Connection:   "c/1",
 		Reconnect:    true,
+
+		AllowAccountChange: true,
+
 		Defaults: map[string]connect.SessionDefaults{"github": {
 			Config:              map[string]string{"subdomain": "acme"},
 			Scopes:              []string{"repo", "read:user"},

@@ -35,6 +35,9 @@ func queries(t *testing.T, s stores) {
 	} {
 		c := connection([]string{"github", "slack"}[n%2], strconv.Itoa(n))
 		c.EndUser = user
+		if n == 2 || n == 3 {
+			c.Account = &connect.Account{ID: "acct-" + strconv.Itoa(n), Label: "a2"}
+		}
 		if n > 0 {
 			c.Tags = map[string]string{"team": []string{"red", "blue"}[n%2], "n": strconv.Itoa(n)}
 		}
@@ -53,6 +56,9 @@ func queries(t *testing.T, s stores) {
 	expectList(t, s, connect.Query{EndUser: "u1"}, "2", "1")
 	expectList(t, s, connect.Query{EndUser: "U1"})
 	expectList(t, s, connect.Query{Organization: "o1"}, "3", "2")
+	expectList(t, s, connect.Query{Account: "acct-2"}, "2")
+	expectList(t, s, connect.Query{Account: "acct-2", Integrations: []string{"slack"}})
+	expectList(t, s, connect.Query{Account: "a2"}) // the label isn't searched
 	expectList(t, s, connect.Query{Tags: map[string]string{"team": "blue"}}, "3", "1")
 	expectList(t, s, connect.Query{Tags: map[string]string{"team": "blue", "n": "1"}}, "1")
 	expectList(t, s, connect.Query{Tags: map[string]string{"team": "blue", "n": "2"}})
