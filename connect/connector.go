@@ -230,7 +230,7 @@ func (c *Connector) submit(ctx context.Context, v *Visit, in *Integration, answe
 	if err != nil {
 		return Step{}, refusedLogin(err)
 	}
-	if g, err = c.complete(ctx, in, g); err != nil {
+	if g, err = c.complete(ctx, in, v.preset(in, g)); err != nil {
 		return Step{}, refusedLogin(err)
 	}
 	if refused, err := in.Scheme.Verify(ctx, g); refused != 0 || err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,6 +17,7 @@ import (
 // save stores a grant as a new connection, or as the next version of the one
 // that the session is for.
 func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g scheme.Grant) (Connection, error) {
+	g = s.preset(in, g)
 	if _, ok := in.Scheme.(scheme.Redirector); ok { // any other grant was completed before it was verified
 		var err error
 		if g, err = c.complete(ctx, in, g); err != nil {
@@ -148,6 +150,28 @@ func (c *Connector) replace(ctx context.Context, s *Session, in *Integration, id
 	c.noteAccount(id, was, who)
 	c.Refresher.noteScopes(id, lacked, conn.MissingScopes)
 	return conn, nil
+}
+
+// preset adds the plain values that the app has set beforehand and that nobody is
+// asked for. They win over what has come through the browser.
+func (s *Session) preset(in *Integration, g scheme.Grant) scheme.Grant {
+	values := s.Defaults[in.Key].Config
+	if len(values) == 0 {
+		return g
+	}
+	config := maps.Clone(g.Config)
+	if config == nil {
+		config = make(map[string]string, len(values))
+	}
+	for name, value := range values {
+		field, plain := in.Provider.Field("conn", name)
+		if _, secret := in.Provider.Field("cred", name); secret || plain && field.Secret {
+			continue // that is in the credential
+		}
+		config[name] = value
+	}
+	g.Config = config
+	return g
 }
 
 func (s *Session) endUser() *EndUser {

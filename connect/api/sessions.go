@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/text/language"
 
+	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
@@ -131,6 +132,13 @@ func (a *API) defaults(s *connect.Session, key string, d defaultsJSON) (problem.
 			s.WebhookURL = url
 		}
 		delete(config, webhookURL)
+	}
+	for _, name := range slices.Sorted(maps.Keys(config)) {
+		if f, ok := integration.Provider.Field("conn", catalog.SnakeName(name)); ok {
+			if err := f.Check(config[name]); err != nil {
+				return problem.Field{Code: "custom", Message: err.Error(), Path: []string{"integrations_config_defaults", key, "connection_config", name}}, false
+			}
+		}
 	}
 	out := connect.SessionDefaults{Config: integration.Provider.Named(config), AuthorizationParams: maps.Clone(d.AuthorizationParams)}
 	scopes := func(s string) []string {

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"net/url"
 	"strconv"
 	"strings"
 	"testing"
@@ -120,4 +121,37 @@ func TestReconnectSession(t *testing.T) {
 	s.call("POST", "/connect/sessions/reconnect", "", `{"connection_id":"`+id+`","integration_id":"nope"}`).expect(t, 400, gone)
 	s.call("POST", "/connect/sessions/reconnect", "", `{"connection_id":"`+id+`","integration_id":"g-basic"}`).expect(t, 400, gone)
 	s.call("POST", "/connect/sessions/reconnect", "", `{}`).fails(t, 400, "invalid_body", "invalid_type:connection_id", "invalid_type:integration_id")
+}
+
+// What the app has set wins over what comes through the browser, and is kept.
+func TestWhatASessionSetsIsHonoured(t *testing.T) {
+	s := newService(t)
+	auth := s.session(`{"end_user":{"id":"u"},"allowed_integrations":["g-oauth2"],"webhook_url_override":"https://app.example/hook","overrides":{"g-oauth2":{"docs_connect":"https://docs.example/x"}},
+		"integrations_config_defaults":{"g-oauth2":{"user_scopes":"ignored","authorization_params":{"prompt":"consent","state":"mine","redirect_uri":"https://evil.example"},"connection_config":{"tenant":"ours","foo":"bar","n":1,"oauth_scopes_override":"s1,s2"}}}}`)
+	s.call("GET", "/connect/session", auth, "").expect(t, 200, `{"data":{"endUser":{"id":"u","display_name":null,"email":null,"tags":null,"organization":null},"connectUISettings":{"showWatermark":false,"defaultTheme":"system","theme":{"light":{"primary":"#00B2E3"},"dark":{"primary":"#00B2E3"}}},"allowed_integrations":["g-oauth2"],"integrations_config_defaults":{"g-oauth2":{"connection_config":{"tenant":"ours","foo":"bar","n":"1","oauth_scopes_override":"s1,s2"},"authorization_params":{"prompt":"consent","state":"mine","redirect_uri":"https://evil.example"}}},"overrides":{"g-oauth2":{"docs_connect":"https://docs.example/x"}},"websocketsPath":"/"}}`)
+	step, err := s.connector.Submit(t.Context(), strings.TrimPrefix(auth, "Bearer "), "g-oauth2", map[string]string{"tenant": "theirs"})
+	must(t, err)
+	to, err := url.Parse(step.Redirect)
+	must(t, err)
+	q := to.Query()
+	if q.Get("scope") != "s1 s2" || q.Get("prompt") != "consent" || q.Get("state") == "mine" || q.Get("redirect_uri") != public+"/oauth/callback" {
+		t.Errorf("the visitor is sent to %s", to)
+	}
+	a, err := s.connector.Arrive(t.Context(), public+"/oauth/callback", url.Values{"state": {q.Get("state")}, "code": {"c"}}, func(string) string { return step.Binding })
+	must(t, err)
+	a, err = s.connector.Confirm(t.Context(), a.Waiting.Key, connect.Evidence{By: connect.ByPerson})
+	must(t, err)
+	if c := a.Connection; c.Config["tenant"] != "ours" || c.Config["foo"] != "bar" || c.WebhookURL != "https://app.example/hook" {
+		t.Errorf("got %+v", c)
+	}
+	// Secrets that are set for a connection aren't shown to the browser.
+	auth = s.session(`{"end_user":{"id":"u"},"integrations_config_defaults":{"g-apikey":{"connection_config":{"apiKey":"canary-key","other":"o"}}}}`)
+	if a := s.call("GET", "/connect/session", auth, ""); strings.Contains(a.body, "canary") || !strings.Contains(a.body, `"other":"o"`) {
+		t.Errorf("S52: %s", a.body)
+	}
+	s.post("/connect/sessions", `{"end_user":{"id":"u"},"overrides":{"nope":{"docs_connect":"https://x.example"}}}`).fails(t, 400, "invalid_body", "custom:overrides.nope")
+	s.post("/connect/sessions", `{"end_user":{"id":"u"},"overrides":{"g-oauth2":{"docs_connect":"javascript:x"}}}`).fails(t, 400, "invalid_body", "invalid_format:overrides.g-oauth2.docs_connect")
+	s.post("/connect/sessions", `{"end_user":{"id":"u"},"webhook_url_override":"ftp://x"}`).fails(t, 400, "invalid_body", "invalid_format:webhook_url_override")
+	s.call("POST", "/connect/telemetry", "-", `{"token":"x","event":"open","timestamp":"2026-01-01T00:00:00.000Z"}`).expect(t, 204, "")
+	s.call("POST", "/connect/telemetry", "-", `{"token":"x","event":"nope"}`).fails(t, 400, "invalid_body", "invalid_type:timestamp", "invalid_value:event")
 }

@@ -126,8 +126,12 @@ func multiline(f *catalog.Field) bool {
 	return f.Format == "pem_or_base64" || f.Regexp != nil && strings.Contains(f.Regexp.String(), "-----BEGIN")
 }
 
-// links are where the vendor says how to come by what is asked for.
-func (h *Handler) links(in *connect.Integration, redirects bool) []link {
+// links are where the vendor, or else the app (own), says how to come by what is
+// asked for.
+func (h *Handler) links(in *connect.Integration, redirects bool, own string) []link {
+	if own = webURL(own); own != "" {
+		return []link{{h.text.docsLink(in.DisplayName), own}}
+	}
 	var out []link
 	d := in.Provider.Docs
 	if console := webURL(d.Console); console != "" && !redirects { // with OAuth it is the operator's

@@ -69,7 +69,7 @@ func (h *Handler) showForm(w http.ResponseWriter, r *http.Request, status int, k
 		Name: in.DisplayName, Domain: in.Provider.VendorDomain, Tile: tileFor(in),
 		Pledge: !redirects && in.Trust.Accepts(connect.ByPerson) && in.Trust.ReturnURL(&v.Session) == "",
 		App:    h.connector.Setup.AppName, Redirects: redirects, Reconnect: v.Reconnect, Checked: checked(in),
-		Fields: h.fields(in.Provider, v.Fields(in), a), Links: h.links(in, redirects), Alert: a.alert,
+		Fields: h.fields(in.Provider, v.Fields(in), a), Links: h.links(in, redirects, v.Overrides[key].DocsConnect), Alert: a.alert,
 		Action: withPath + url.PathEscape(key), Token: token, Key: formKey(h.visitor(w, r), token),
 	}
 	view.fold()
