@@ -33,9 +33,9 @@ var arrows = map[string][]string{
 	"connect/sqlite":    {"./vault", "./connect", "modernc.org/sqlite"},
 	"connect/postgres":  {"./vault", "./connect", "github.com/jackc/pgx/v5"},
 	"connect/webhook":   {"./connect", "./connect/scheme", "go.uber.org/zap"},
-	"connect/storetest": {"./connect"},
+	"connect/storetest": {"./connect", "./connect/policy"},
 	"connect/page":      {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap", "golang.org/x/text/language"},
-	"connect/api":       {"./catalog", "./connect", "./connect/policy", "./connect/problem", "./connect/scheme", "go.uber.org/zap", "golang.org/x/text/language"},
+	"connect/api":       {"./catalog", "./connect", "./connect/policy", "./connect/problem", "./connect/scheme", "github.com/google/uuid", "go.uber.org/zap", "golang.org/x/text/language"},
 	"proxy":             {"./catalog", "./connect", "./connect/egress", "./connect/policy", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
 	"proxy/redact":      {},
 	"caddymodule": {

@@ -48,6 +48,7 @@ func (r *Refresher) heard(c *Change) {
 		return
 	}
 	e := v.(*entry)
+	e.owner.Store(nil)
 	if c.Removed || c.Status != StatusActive {
 		e.calls.cut(c.UID)
 	}

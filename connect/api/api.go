@@ -31,6 +31,8 @@ type API struct {
 	Connector *connect.Connector
 	// Keys are the API keys that may call.
 	Keys *connect.Keyring
+	// APIKeys looks after the keys that are stored.
+	APIKeys *connect.Keys
 	// Trusted skips the check of keys: the caller has been checked by other
 	// means, as on Caddy's admin endpoint.
 	Trusted bool
@@ -63,6 +65,11 @@ func (a *API) Handler() http.Handler {
 	handle("GET /connect/session", a.getSession)
 	handle("DELETE /connect/session", a.deleteSession)
 	handle("GET /connections", a.app(policy.ConnectionsList, a.listConnections))
+	handle("GET /keys", a.app(policy.KeysList, a.listKeys))
+	handle("POST /keys", a.app(policy.KeysCreate, a.createKey))
+	handle("PATCH /keys/{name}", a.app(policy.KeysUpdate, a.updateKey))
+	handle("DELETE /keys/{name}", a.app(policy.KeysDelete, a.revokeKey))
+	handle("POST /keys/{name}/rotate", a.app(policy.KeysUpdate, a.rotateKey))
 	handle("POST /explain", a.app(policy.Explain, a.explain))
 	handle("GET /logs", a.app(policy.LogsRead, a.listLogs))
 	handle("GET /logs/{id}", a.app(policy.LogsRead, a.getLog))
