@@ -168,6 +168,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.setup, err = connect.NewSetup(cat, public, egress.NewClient(a.policy, tokenTimeout), integrations); err != nil {
 		return err
 	}
+	a.setup.OwnCallbacks = a.OwnCallbacks
+	if a.setup.Trust, err = a.Trust.over(Trust{}, repl); err != nil {
+		return err
+	}
 	if a.hooks, err = a.makeWebhooks(repl); err != nil {
 		return err
 	}

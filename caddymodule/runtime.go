@@ -228,6 +228,9 @@ func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
 	}
 	run.keys = connect.NewKeyring(keys, rt.keys)
 
+	if err := rt.refresher.LoadIntegrations(ctx); err != nil {
+		return nil, fmt.Errorf("reading integrations: %w", err)
+	}
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	rt.active = append(rt.active, run)
@@ -247,6 +250,7 @@ func (rt *runtime) deactivate(run *running) {
 	defer rt.mu.Unlock()
 	newest := len(rt.active) > 0 && rt.active[len(rt.active)-1] == run
 	rt.active = slices.DeleteFunc(rt.active, func(r *running) bool { return r == run })
+	rt.refresher.Retire(run.setup)
 	if newest && len(rt.active) > 0 {
 		rt.configure(rt.active[len(rt.active)-1])
 	}

@@ -51,7 +51,7 @@ func (s *Setup) stateOf(callback url.Values) string {
 		return states[0]
 	}
 	state := ""
-	for _, in := range s.integrations {
+	for _, in := range s.Integrations() {
 		states := callback[scheme.StateParam(in.Provider)]
 		if len(states) > 1 || len(states) == 1 && state != "" && states[0] != state {
 			return ""

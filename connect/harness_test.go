@@ -373,7 +373,11 @@ func with(s connect.Step) func(string) string {
 // authorize connects an account of the demo provider, all the way.
 func (w *world) authorize(s connect.Session, answers map[string]string) connect.Connection {
 	w.t.Helper()
-	step, err := w.Submit(w.t.Context(), w.open(s), "demo", answers)
+	integration := "demo"
+	if len(s.Allowed) == 1 {
+		integration = s.Allowed[0]
+	}
+	step, err := w.Submit(w.t.Context(), w.open(s), integration, answers)
 	must(w.t, err)
 	a, err := w.arrive(w.t.Context(), w.consent(step.Redirect, "allow"), step)
 	must(w.t, err)

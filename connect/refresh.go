@@ -70,6 +70,7 @@ type Refresher struct {
 	unreleased sync.Map
 	troubles   sync.Map // token endpoint → *atomic.Int64: failures in a row
 	outage     atomic.Pointer[Outage]
+	made       made
 	// collected: what a former life has left in the spool was taken over.
 	collected  atomic.Bool
 	collecting sync.Mutex
@@ -108,6 +109,7 @@ type flight struct {
 // Configure makes the refresher work by another setup, after a reload of the
 // configuration. What was bound by the old one is bound again on its next use.
 func (r *Refresher) Configure(s *Setup) {
+	r.attach(s)
 	r.setup.Store(s)
 	r.entries.Range(func(_, v any) bool {
 		e := v.(*entry)

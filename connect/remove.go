@@ -124,7 +124,7 @@ func (r *Refresher) revokeStored(ctx context.Context, i *Intent, value []byte) e
 // revoke tells the provider that a grant isn't used any more. Once it is no use
 // to tell again, that is told as an error and the end of it.
 func (r *Refresher) revoke(ctx context.Context, i *Intent, cred scheme.Credential) error {
-	in, err := r.setup.Load().Integration(i.ID.Integration)
+	in, err := r.setup.Load().known(i.ID.Integration)
 	if err != nil {
 		return nil // nobody knows how any more
 	}

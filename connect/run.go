@@ -42,10 +42,11 @@ func (r *Refresher) Run(ctx context.Context) {
 	}
 	var all sync.WaitGroup
 	all.Go(func() { r.watch(ctx) })
+	all.Go(func() { every(ctx, watchEvery, func() { r.hearIntegrations(ctx) }) })
 	all.Go(func() { r.probe(ctx) })
 	if !r.ReadOnly {
 		all.Go(func() { every(ctx, deliverEvery, func() { r.deliver(ctx); r.giveBackAll(ctx) }) })
-		all.Go(func() { every(ctx, recoverEvery, func() { r.recover(ctx) }) })
+		all.Go(func() { every(ctx, recoverEvery, func() { r.recover(ctx); r.removeIntegrations(ctx) }) })
 		all.Go(func() { every(ctx, dueEvery, func() { r.renewDue(ctx) }) })
 	}
 	all.Wait()

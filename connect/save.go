@@ -22,10 +22,16 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 			return Connection{}, err
 		}
 	}
+	return c.put(ctx, s, in, g, nil)
+}
+
+// put is save for a grant that is complete. What is imported (from) takes the
+// place of all that an existing connection has.
+func (c *Connector) put(ctx context.Context, s *Session, in *Integration, g scheme.Grant, from *Import) (Connection, error) {
 	g.Version, g.Consent = 1, randomHex(8)
 	id := ID{Integration: in.Key, Connection: s.Connection}
 	if id.Connection != "" {
-		conn, err := c.replace(ctx, s, id, g)
+		conn, err := c.replace(ctx, s, id, g, from)
 		if err == nil || !errors.Is(err, ErrNotFound) {
 			return conn, err
 		}
@@ -39,6 +45,9 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 		ID: id, UID: randomHex(16), Provider: in.Provider.ID, Status: StatusActive,
 		Config: g.Config, Tags: s.Tags, EndUser: s.endUser(),
 		Version: g.Version, Expires: g.Expires, Due: dueAfter(&g.Credential, false), WebhookURL: s.WebhookURL,
+	}
+	if from != nil {
+		conn.Metadata = from.Metadata
 	}
 	conn.Tell(EventCreated, nil)
 	value, err := g.Encode()
@@ -56,7 +65,7 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 			c.Logger.Error("removing the credential of a connection that was not made", connectionFields(id, zap.Error(derr))...)
 		}
 		if again {
-			return c.replace(ctx, s, id, g)
+			return c.replace(ctx, s, id, g, from)
 		}
 		return Connection{}, fmt.Errorf("storing connection %s: %w", id, err)
 	}
@@ -67,7 +76,7 @@ func (c *Connector) save(ctx context.Context, s *Session, in *Integration, g sch
 
 // replace gives an existing connection a new credential. What the session says
 // of its user takes the place of what was known; the rest stays.
-func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Grant) (Connection, error) {
+func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Grant, from *Import) (Connection, error) {
 	conn, err := c.Store.Connection(ctx, id)
 	if err != nil {
 		return Connection{}, err
@@ -102,6 +111,10 @@ func (c *Connector) replace(ctx context.Context, s *Session, id ID, g scheme.Gra
 		row.mend()
 		row.Status, row.Cause, row.Config = StatusActive, "", g.Config
 		row.Version, row.Expires, row.Due = g.Version, g.Expires, dueAfter(&g.Credential, false)
+		if from != nil {
+			row.Metadata, row.EndUser, row.Tags, row.WebhookURL = from.Metadata, from.EndUser, from.Tags, from.WebhookURL
+			return nil
+		}
 		if s.EndUser != nil {
 			row.EndUser = s.endUser()
 		}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/keycaddy/keycaddy/catalog"
@@ -73,8 +74,10 @@ type Integration struct {
 	// OwnCallback gives it a callback address that no other integration has.
 	OwnCallback bool
 	// Look is how its pages look, over the setup's.
-	Look    Look
-	Created time.Time
+	Look             Look
+	Created, Updated time.Time
+	// ForwardWebhooks is kept for apps that ask; keycaddy takes none.
+	ForwardWebhooks bool
 	// TokenRate is how many token calls a second the provider allows, for all
 	// processes together; 0: no limit is known.
 	TokenRate float64
@@ -82,13 +85,19 @@ type Integration struct {
 	// vault or store can't be reached; 0: DefaultOutageGrace, negative: not at
 	// all.
 	OutageGrace time.Duration
+
+	// uid is that of its StoredIntegration, removing its Removing; of the
+	// configuration's it is empty.
+	uid      string
+	removing bool
+	of       *madeIntegration // what it was made of
 }
 
 // Format keeps the client's secret out of print.
 func (in *Integration) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "integration "+in.Key) }
 
-// Setup is what the operator has configured. It doesn't change: a reload makes
-// another one.
+// Setup is what the operator has configured. It doesn't change, but for the
+// integrations that are made through the API: a reload makes another one.
 type Setup struct {
 	Catalog *catalog.Catalog
 	// PublicURL is the origin that browsers reach the pages at.
@@ -101,45 +110,88 @@ type Setup struct {
 	Embedders []string
 	// Look is how the pages look in general.
 	Look Look
+	// Trust and OwnCallbacks are those of integrations that say nothing else:
+	// all that are made through the API.
+	Trust        Trust
+	OwnCallbacks bool
 
 	integrations map[string]*Integration
+	// made are those that were made through the API.
+	made atomic.Pointer[map[string]*Integration]
 }
 
 // NewSetup puts a setup together.
 func NewSetup(cat *catalog.Catalog, public *url.URL, client *http.Client, integrations []*Integration) (*Setup, error) {
 	s := &Setup{Catalog: cat, PublicURL: public, Client: client, integrations: make(map[string]*Integration)}
 	for _, in := range integrations {
-		if public != nil {
-			in.App.RedirectURL = s.CallbackURL(in)
-		}
-		sch, err := scheme.For(in.Provider, in.App, client)
-		if err != nil {
+		if err := s.settle(in); err != nil {
 			return nil, fmt.Errorf("integration %s: %w", in.Key, err)
 		}
-		if err := in.Trust.settle(); err != nil {
-			return nil, fmt.Errorf("integration %s: %w", in.Key, err)
-		}
-		in.Scheme = sch
 		s.integrations[in.Key] = in
 	}
 	return s, nil
 }
 
+// settle makes an integration ready for use.
+func (s *Setup) settle(in *Integration) (err error) {
+	if s.PublicURL != nil {
+		in.App.RedirectURL = s.CallbackURL(in)
+	}
+	if in.Scheme, err = scheme.For(in.Provider, in.App, s.Client); err != nil {
+		return err
+	}
+	return in.Trust.settle()
+}
+
+// madeIntegrations are those that were made through the API, by key.
+func (s *Setup) madeIntegrations() map[string]*Integration {
+	if m := s.made.Load(); m != nil {
+		return *m
+	}
+	return nil
+}
+
+// fixed tells whether the key is that of an integration in the configuration.
+func (s *Setup) fixed(key string) bool {
+	_, ok := s.integrations[key]
+	return ok
+}
+
 // Integration returns the integration with the key, or an
 // UnknownIntegrationError.
 func (s *Setup) Integration(key string) (*Integration, error) {
-	in, ok := s.integrations[key]
-	if !ok {
+	in, err := s.known(key)
+	if err == nil && in.removing {
 		return nil, &UnknownIntegrationError{Key: key}
 	}
-	return in, nil
+	return in, err
 }
+
+// known also returns an integration that is being removed.
+func (s *Setup) known(key string) (*Integration, error) {
+	if in, ok := s.integrations[key]; ok {
+		return in, nil
+	}
+	if in, ok := s.madeIntegrations()[key]; ok {
+		return in, nil
+	}
+	return nil, &UnknownIntegrationError{Key: key}
+}
+
+// Fixed tells whether the integration is in the configuration, and can't be
+// changed but there.
+func (in *Integration) Fixed() bool { return in.uid == "" }
 
 // Integrations returns all integrations, by display name.
 func (s *Setup) Integrations() []*Integration {
 	all := make([]*Integration, 0, len(s.integrations))
 	for _, in := range s.integrations {
 		all = append(all, in)
+	}
+	for key, in := range s.madeIntegrations() {
+		if !s.fixed(key) && !in.removing {
+			all = append(all, in)
+		}
 	}
 	slices.SortFunc(all, func(a, b *Integration) int {
 		if c := strings.Compare(strings.ToLower(a.DisplayName), strings.ToLower(b.DisplayName)); c != 0 {

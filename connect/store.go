@@ -73,6 +73,8 @@ type Change struct {
 	Version uint64
 	Status  Status
 	Removed bool
+	// Updated is when; zero if it was removed.
+	Updated time.Time
 }
 
 // Store is what must be remembered, apart from secrets. All methods may be

@@ -63,7 +63,7 @@ func TestS76S79TokenRateIsKeptByAllNodesTogether(t *testing.T) {
 		for _, node := range nodes {
 			node.store.extended = func(connect.Lease) {
 				if n.Add(1)%3 == 0 {
-					time.Sleep(time.Until(time.Now().Truncate(3*time.Second).Add(3*time.Second)))
+					time.Sleep(time.Until(time.Now().Truncate(3 * time.Second).Add(3 * time.Second)))
 				}
 			}
 		}

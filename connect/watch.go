@@ -2,7 +2,10 @@ package connect
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 const (
@@ -11,6 +14,8 @@ const (
 	// watchOverlap is how far each question goes back behind the one before, for
 	// changes that were being written then.
 	watchOverlap = 5 * time.Second
+	// hearTimeout bounds a look at what integrations others have made.
+	hearTimeout = 10 * time.Second
 )
 
 // watch drops from memory what other processes have changed: a connection that
@@ -30,7 +35,7 @@ func (r *Refresher) watch(ctx context.Context) {
 		if err == nil {
 			mark = present.Add(-watchOverlap)
 			for i := range changes {
-				r.heard(&changes[i])
+				r.heard(ctx, &changes[i])
 			}
 		}
 		select {
@@ -42,7 +47,7 @@ func (r *Refresher) watch(ctx context.Context) {
 }
 
 // heard drops what is held of a connection if the change is news.
-func (r *Refresher) heard(c *Change) {
+func (r *Refresher) heard(ctx context.Context, c *Change) {
 	v, ok := r.entries.Load(c.ID)
 	if !ok {
 		return
@@ -61,5 +66,24 @@ func (r *Refresher) heard(c *Change) {
 		e.drop(b)
 	case !c.Removed && c.Version > b.Version:
 		e.expect(b, c.Version)
+	case !c.Removed && c.Updated.After(b.Connection.Updated) && r.factsChanged(ctx, b):
+		e.drop(b)
+	}
+}
+
+// factsChanged tells whether the store knows other things of a connection than
+// what was bound: whose it is, say, by which callers are let through.
+func (r *Refresher) factsChanged(ctx context.Context, b *Bound) bool {
+	row, err := r.Store.Connection(ctx, b.Connection.ID)
+	return err == nil && row.UID == b.Connection.UID && !sameFacts(&row, &b.Connection)
+}
+
+// hearIntegrations asks for integrations that others have made or changed. That
+// the store can't be asked is told elsewhere.
+func (r *Refresher) hearIntegrations(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, hearTimeout)
+	defer cancel()
+	if err := r.LoadIntegrations(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrStoreUnavailable) {
+		r.Logger.Error("reading integrations", zap.Error(err))
 	}
 }

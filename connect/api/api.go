@@ -8,10 +8,7 @@ package api
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"path"
 	"strings"
@@ -19,12 +16,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/api/openapi"
 	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
-
-// maxBody bounds a request's body, in bytes.
-const maxBody = 1 << 20
 
 // API answers the calls of apps.
 type API struct {
@@ -49,53 +44,46 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 // taken for what it would be without its dots.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, h handler) {
-		mux.Handle(pattern, a.wrap(h))
+	ofConnections := make(map[string]http.Handler) // by method
+	ofMetadata := make(map[string]http.Handler)    // of a connection in the path
+	for pattern, h := range a.routes() {
+		method, path, _ := strings.Cut(pattern, " ")
+		wrapped := a.wrap(described(document().Operation(method, path), h))
+		switch path {
+		case "/connections/{id}":
+			ofConnections[method] = wrapped
+		case "/connection/{id}/metadata":
+			ofMetadata[method] = wrapped
+		default:
+			mux.Handle(pattern, wrapped)
+		}
 	}
-	handle("GET /health", a.health)
-	handle("GET /health/ready", a.health)
-	handle("GET /health/live", a.live)
-	handle("GET /providers", a.app(policy.AnyKey, a.listProviders))
-	handle("GET /providers/{provider}", a.app(policy.AnyKey, a.getProvider))
-	handle("GET /integrations", a.appOrSession(policy.IntegrationsList, a.listIntegrations))
-	handle("GET /integrations/{key}", a.app(policy.IntegrationsRead, a.getIntegration))
-	handle("POST /connect/sessions", a.app(policy.ConnectSessionsWrite, a.createSession))
-	handle("POST /connect/sessions/reconnect", a.app(policy.ConnectSessionsWrite, a.createReconnectSession))
-	handle("POST /connect/sessions/confirm", a.app(policy.ConnectSessionsWrite, a.confirmSession))
-	handle("GET /connect/session", a.getSession)
-	handle("DELETE /connect/session", a.deleteSession)
-	handle("GET /connections", a.app(policy.ConnectionsList, a.listConnections))
-	handle("GET /keys", a.app(policy.KeysList, a.listKeys))
-	handle("POST /keys", a.app(policy.KeysCreate, a.createKey))
-	handle("PATCH /keys/{name}", a.app(policy.KeysUpdate, a.updateKey))
-	handle("DELETE /keys/{name}", a.app(policy.KeysDelete, a.revokeKey))
-	handle("POST /keys/{name}/rotate", a.app(policy.KeysUpdate, a.rotateKey))
-	handle("POST /explain", a.app(policy.Explain, a.explain))
-	handle("GET /logs", a.app(policy.LogsRead, a.listLogs))
-	handle("GET /logs/{id}", a.app(policy.LogsRead, a.getLog))
-	handle("GET /webhooks", a.app(policy.WebhooksRead, a.listEndpoints))
-	handle("GET /webhooks/deliveries", a.app(policy.WebhooksRead, a.listDeliveries))
-	handle("POST /webhooks/redeliver", a.app(policy.WebhooksRedeliver, a.redeliver))
-	handle("GET /images/template-logos/{file}", a.logo)
-	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
+	nothing := a.wrap(func(_ http.ResponseWriter, r *http.Request) error {
 		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "There is no " + r.Method + " " + r.URL.Path + " here.", Action: "fix_request"}
 	})
-	getConnection, deleteConnection := a.wrap(a.app(policy.ConnectionsRead, a.getConnection)), a.wrap(a.app(policy.ConnectionsDelete, a.deleteConnection))
+	mux.Handle("/", nothing)
+	for _, pattern := range outOfScope {
+		mux.Handle(pattern, a.wrap(a.app(policy.AnyKey, notHere)))
+	}
 	climbs := a.wrap(func(http.ResponseWriter, *http.Request) error {
 		const reason = "it has dot segments, empty segments or a backslash"
 		return &problem.Problem{Status: http.StatusBadRequest, Code: "invalid_path", Message: "The path is refused: " + reason + ".", Action: "fix_request",
 			Errors: []problem.Field{{Code: "custom", Message: reason, Path: []string{"path"}}}}
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !keepable(r.URL.Path) {
+			nothing.ServeHTTP(w, r)
+			return
+		}
 		// A connection's id may have slashes, which the mux would clean away.
-		if id, ok := strings.CutPrefix(r.URL.Path, "/connections/"); ok && id != "" {
+		if id, single, ok := connectionPath(r); ok {
 			r.SetPathValue("id", id)
-			switch r.Method {
-			case http.MethodGet:
-				getConnection.ServeHTTP(w, r)
-				return
-			case http.MethodDelete:
-				deleteConnection.ServeHTTP(w, r)
+			h := ofConnections[r.Method]
+			if single {
+				h = ofMetadata[r.Method]
+			}
+			if h != nil {
+				h.ServeHTTP(w, r)
 				return
 			}
 		}
@@ -105,6 +93,32 @@ func (a *API) Handler() http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// connectionPath finds the id of a connection in a path, and whether it is about
+// the metadata of that one.
+func connectionPath(r *http.Request) (id string, metadata, ok bool) {
+	id, ok = strings.CutPrefix(r.URL.Path, "/connections/")
+	if !ok {
+		if id, ok = strings.CutPrefix(r.URL.Path, "/connection/"); ok && (r.Method == http.MethodPost || r.Method == http.MethodPatch) {
+			if one, of := strings.CutSuffix(id, "/metadata"); of {
+				return one, true, one != ""
+			}
+		}
+	}
+	if r.Method == http.MethodPatch && id == "metadata" {
+		return "", false, false // of connections that the body names
+	}
+	return id, false, ok && id != ""
+}
+
+// document is the API's description.
+func document() *openapi.Document {
+	d, err := openapi.Load()
+	if err != nil {
+		panic(err) // it is a part of the program
+	}
+	return d
 }
 
 // wrap is where all errors of the API end.
@@ -138,52 +152,5 @@ func reply(w http.ResponseWriter, status int, v any) error {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
-	return nil
-}
-
-// read decodes a JSON body strictly.
-func read(r *http.Request, into any) error {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return &problem.Problem{Status: http.StatusUnsupportedMediaType, Code: "invalid_content_type", Message: "Content-Type header must be application/json", Action: "fix_request"}
-	}
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	err := dec.Decode(into)
-	if err == nil {
-		if _, err = dec.Token(); errors.Is(err, io.EOF) {
-			return nil
-		}
-	}
-	var tooLarge *http.MaxBytesError
-	var wrongType *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &tooLarge):
-		return &problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "request_too_large", Message: "The body is larger than 1 MiB.", Action: "fix_request"}
-	case errors.As(err, &wrongType):
-		return problem.Invalid("body", problem.Field{Code: "invalid_type", Message: "Invalid input: expected " + wrongType.Type.String(), Path: strings.Split(wrongType.Field, ".")})
-	case err != nil && strings.HasPrefix(err.Error(), "json: unknown field "):
-		return problem.Invalid("body", problem.Field{Code: "unrecognized_keys", Message: "Unrecognized key: " + strings.TrimPrefix(err.Error(), "json: unknown field "), Path: []string{}})
-	}
-	return &problem.Problem{Status: http.StatusBadRequest, Code: "invalid_json", Message: "The body is not valid JSON.", Action: "fix_request"}
-}
-
-// query checks that a request's query has no keys but these, and none twice.
-func query(r *http.Request, keys ...string) error {
-	var bad []problem.Field
-	for name, values := range r.URL.Query() {
-		known := false
-		for _, k := range keys {
-			known = known || name == k || strings.HasSuffix(k, "[") && strings.HasPrefix(name, k) && strings.HasSuffix(name, "]")
-		}
-		switch {
-		case !known:
-			bad = append(bad, problem.Field{Code: "unrecognized_keys", Message: fmt.Sprintf("Unrecognized key: %q", name), Path: []string{}})
-		case len(values) > 1:
-			bad = append(bad, problem.Field{Code: "custom", Message: "Given more than once", Path: []string{name}})
-		}
-	}
-	if len(bad) > 0 {
-		return problem.Invalid("query_params", bad...)
-	}
 	return nil
 }

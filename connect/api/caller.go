@@ -16,6 +16,7 @@ type callerKey struct{}
 // app lets apps through whose key has the scope. Further scopes that only part
 // of a call needs are asked for with may.
 func (a *API) app(scope policy.Scope, h handler) handler {
+	h = checked(h)
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if a.Trusted {
 			return h(w, r)
@@ -33,10 +34,10 @@ func (a *API) app(scope policy.Scope, h handler) handler {
 
 // appOrSession lets apps through, and visitors with a connect session.
 func (a *API) appOrSession(scope policy.Scope, h handler) handler {
-	app := a.app(scope, h)
+	app, visitor := a.app(scope, h), checked(h)
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if strings.Contains(r.Header.Get("Authorization"), connect.SessionPrefix) {
-			return h(w, r)
+			return visitor(w, r)
 		}
 		return app(w, r)
 	}

@@ -143,9 +143,6 @@ func (a *API) logoURL(provider string) string {
 }
 
 func (a *API) listProviders(w http.ResponseWriter, r *http.Request) error {
-	if err := query(r, "search"); err != nil {
-		return err
-	}
 	search := strings.ToLower(r.URL.Query().Get("search"))
 	cat := a.Connector.Setup.Catalog
 	data := []providerJSON{}
@@ -161,64 +158,41 @@ func (a *API) listProviders(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, map[string]any{"data": data})
 }
 
-func (a *API) getProvider(w http.ResponseWriter, r *http.Request) error {
+// listTemplates answers for templates of code, which keycaddy doesn't run.
+func (a *API) listTemplates(w http.ResponseWriter, r *http.Request) error {
+	if _, err := a.provider(r); err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, map[string]any{"data": []any{}})
+}
+
+// listEnvironmentVariables answers the SDK's call: there are none.
+func (a *API) listEnvironmentVariables(w http.ResponseWriter, _ *http.Request) error {
+	return reply(w, http.StatusOK, []any{})
+}
+
+// provider finds the one in the path.
+func (a *API) provider(r *http.Request) (*catalog.Provider, error) {
 	p, err := a.Connector.Setup.Catalog.Provider(r.PathValue("provider"))
 	if errors.Is(err, catalog.ErrUnknown) {
-		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "Unknown provider " + r.PathValue("provider"), Action: "fix_request"}
+		return nil, &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: "Unknown provider " + r.PathValue("provider"), Action: "fix_request"}
 	}
+	return p, err
+}
+
+func (a *API) getProvider(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.provider(r)
 	if err != nil {
 		return err
+	}
+	if strings.Contains(r.Header.Get("Authorization"), connect.SessionPrefix) {
+		if _, err := a.visit(r); err != nil {
+			return err
+		}
 	}
 	data := a.providerJSON(p)
 	data.explain(p, a.Connector.Setup.PublicURL)
 	return reply(w, http.StatusOK, map[string]any{"data": data})
-}
-
-type integrationJSON struct {
-	UniqueKey       string `json:"unique_key"`
-	Provider        string `json:"provider"`
-	DisplayName     string `json:"display_name"`
-	Logo            string `json:"logo"`
-	ForwardWebhooks bool   `json:"forward_webhooks"`
-	CreatedAt       string `json:"created_at"`
-	UpdatedAt       string `json:"updated_at"`
-}
-
-func (a *API) integrationJSON(in *connect.Integration) integrationJSON {
-	return integrationJSON{
-		UniqueKey: in.Key, Provider: in.Provider.ID, DisplayName: in.DisplayName, Logo: a.logoURL(in.Provider.ID),
-		CreatedAt: stamp(in.Created), UpdatedAt: stamp(in.Created),
-	}
-}
-
-func (a *API) listIntegrations(w http.ResponseWriter, r *http.Request) error {
-	allows := func(string) bool { return true }
-	if authorization := r.Header.Get("Authorization"); strings.Contains(authorization, connect.SessionPrefix) {
-		v, err := a.visit(r)
-		if err != nil {
-			return err
-		}
-		allows = v.Allows
-	}
-	data := []integrationJSON{}
-	for _, in := range a.Connector.Setup.Integrations() {
-		if allows(in.Key) {
-			data = append(data, a.integrationJSON(in))
-		}
-	}
-	return reply(w, http.StatusOK, map[string]any{"data": data})
-}
-
-func (a *API) getIntegration(w http.ResponseWriter, r *http.Request) error {
-	if err := query(r, "include"); err != nil {
-		return err
-	}
-	key := r.PathValue("key")
-	in, err := a.Connector.Setup.Integration(key)
-	if err != nil {
-		return &problem.Problem{Status: http.StatusNotFound, Code: "not_found", Message: fmt.Sprintf("Integration %q does not exist", key), Action: "fix_request"}
-	}
-	return reply(w, http.StatusOK, map[string]any{"data": a.integrationJSON(in)})
 }
 
 var logoFile = regexp.MustCompile(`^[a-z0-9-]{1,80}\.svg$`)

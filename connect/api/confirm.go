@@ -9,8 +9,8 @@ import (
 )
 
 type confirmRequest struct {
-	Ticket  string       `json:"ticket"`
-	EndUser *endUserJSON `json:"end_user"`
+	Ticket  string      `json:"ticket"`
+	EndUser endUserJSON `json:"end_user"` // who is signed in, in the browser that has brought the ticket
 }
 
 // confirmSession takes the ticket that a browser has brought to the app's
@@ -21,16 +21,6 @@ func (a *API) confirmSession(w http.ResponseWriter, r *http.Request) error {
 	var in confirmRequest
 	if err := read(r, &in); err != nil {
 		return err
-	}
-	var bad []problem.Field
-	if in.Ticket == "" {
-		bad = append(bad, problem.Field{Code: "invalid_type", Message: "Invalid input: expected string, received undefined", Path: []string{"ticket"}})
-	}
-	if in.EndUser == nil || in.EndUser.ID == "" {
-		bad = append(bad, problem.Field{Code: "invalid_type", Message: "The user that is signed in, in the browser that has brought the ticket", Path: []string{"end_user", "id"}})
-	}
-	if len(bad) > 0 {
-		return problem.Invalid("body", bad...)
 	}
 	arrival, err := a.Connector.Confirm(r.Context(), in.Ticket, connect.Evidence{By: connect.ByApp, User: in.EndUser.ID})
 	if err != nil {

@@ -65,8 +65,8 @@ func TestS1TheAppConfirmsItsSignedInUser(t *testing.T) {
 func TestConfirmRefusesBadRequests(t *testing.T) {
 	s := newService(t)
 	s.trusting(connect.Trust{ReturnURLs: []string{returnURL}})
-	s.call("POST", "/connect/sessions/confirm", "", `{}`).fails(t, 400, "invalid_body", "invalid_type:ticket", "invalid_type:end_user.id")
-	s.call("POST", "/connect/sessions/confirm", "", `{"ticket":"x","end_user":{"id":""}}`).fails(t, 400, "invalid_body", "invalid_type:end_user.id")
+	s.call("POST", "/connect/sessions/confirm", "", `{}`).fails(t, 400, "invalid_body", "invalid_type:ticket", "invalid_type:end_user")
+	s.call("POST", "/connect/sessions/confirm", "", `{"ticket":"x","end_user":{"id":""}}`).fails(t, 400, "invalid_body", "too_small:end_user.id")
 	s.call("POST", "/connect/sessions/confirm", "", `{"ticket":"x","end_user":{"id":"ada"}}`).fails(t, 410, "ticket_expired")
 	s.call("POST", "/connect/sessions/confirm", "-", `{"ticket":"x","end_user":{"id":"ada"}}`).fails(t, 401, "missing_auth_header")
 	s.call("POST", "/connect/sessions/confirm", "Bearer "+restricted, `{"ticket":"x","end_user":{"id":"ada"}}`).fails(t, 403, "forbidden")

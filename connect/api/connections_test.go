@@ -32,7 +32,7 @@ func TestConnectionsAreListed(t *testing.T) {
 		s.get("/connections?"+query).expect(t, 200, `{"connections":[`+want+`]}`)
 	}
 	for query, path := range map[string]string{
-		"limit=0": "too_small:limit", "limit=2001": "too_small:limit", "limit=x": "too_small:limit", "limit=1e3": "too_small:limit", "page=-1": "too_small:page",
+		"limit=0": "too_small:limit", "limit=2001": "too_big:limit", "limit=x": "invalid_type:limit", "limit=1e3": "invalid_type:limit", "page=-1": "too_small:page",
 		"zzz=1": "unrecognized_keys:", "search=a&search=b": "custom:search", "tags=x": "unrecognized_keys:", "tags[a": "unrecognized_keys:",
 	} {
 		s.get("/connections?"+query).fails(t, 400, "invalid_query_params", path)
@@ -113,7 +113,7 @@ func TestForcedRefresh(t *testing.T) {
 		t.Errorf("a key: %d %s", a.status, a.body)
 	}
 	s.token = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
-	s.get("/connections/o?provider_config_key=g-oauth2&force_refresh=1").fails(t, 502, "refresh_token_external_error")
+	s.get("/connections/o?provider_config_key=g-oauth2&force_refresh=1").fails(t, 400, "invalid_credentials")
 	s.connect("g-none", "n", nil, nil)
 	// Refused for good: the list says so, with the type that Nango uses.
 	s.token = func(w http.ResponseWriter, _ *http.Request) {
@@ -121,7 +121,7 @@ func TestForcedRefresh(t *testing.T) {
 		w.Write([]byte(`{"error":"invalid_grant"}`))
 	}
 	s.connector.Refresher.Forget(connect.ID{Integration: "g-oauth2", Connection: "o"}) // and with it the backoff
-	s.get("/connections/o?provider_config_key=g-oauth2&force_refresh=true").fails(t, 424, "needs_reauth")
+	s.get("/connections/o?provider_config_key=g-oauth2&force_refresh=true").fails(t, 424, "invalid_credentials")
 	if a := s.get("/connections?connectionId=o"); !strings.Contains(a.body, `"errors":[{"type":"auth","log_id":"","cause":"invalid_grant"}]`) {
 		t.Errorf("got %s", a.body)
 	}

@@ -166,6 +166,7 @@ func (s *service) call(method, target, auth, body string, headers ...string) ans
 	data, err := io.ReadAll(w.Result().Body)
 	must(s.t, err)
 	a := answer{w.Code, w.Result().Header, string(data)}
+	s.documented(method, r.URL.Path, a)
 	if a.status != 204 && (a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Cache-Control") == "") {
 		s.t.Errorf("%s %s: headers %v", method, target, a.header)
 	}

@@ -64,9 +64,9 @@ func TestKeysAreMadeRotatedAndRevoked(t *testing.T) {
 func TestWhatAKeyCantBeIsNamed(t *testing.T) {
 	s := newService(t)
 	for body, at := range map[string]string{
-		`{}`: "custom:name", `{"name":"/"}`: "custom:name", `{"name":"a","key":"abc"}`: "custom:key", `{"name":"a","scopes":["nope"]}`: "custom:scopes",
+		`{}`: "invalid_type:name", `{"name":"/"}`: "custom:name", `{"name":"a","key":"abc"}`: "custom:key", `{"name":"a","scopes":["nope"]}`: "custom:scopes",
 		`{"name":"a","limits":{"calls":["x"]}}`: "custom:limits.calls", `{"name":"a","limits":{"rate":"x"}}`: "custom:limits.rate", `{"name":"a","expires_at":"soon"}`: "custom:expires_at",
-		`{"name":"a","limits":{"zzz":1}}`: "unrecognized_keys:", `{"name":"app"}`: "custom:name", `{"name":"a","scopes":"x"}`: "invalid_type:scopes",
+		`{"name":"a","limits":{"zzz":1}}`: "unrecognized_keys:limits", `{"name":"app"}`: "custom:name", `{"name":"a","scopes":"x"}`: "invalid_type:scopes",
 	} {
 		s.call("POST", "/keys", "", body).fails(t, 400, "invalid_body", at)
 	}
@@ -74,9 +74,9 @@ func TestWhatAKeyCantBeIsNamed(t *testing.T) {
 		t.Fatal(a.body)
 	}
 	s.call("POST", "/keys", "", `{"name":"a"}`).fails(t, 400, "invalid_body", "custom:name")
-	s.call("PATCH", "/keys/a", "", `{"name":"b"}`).fails(t, 400, "invalid_body", "custom:name")
+	s.call("PATCH", "/keys/a", "", `{"name":"b"}`).fails(t, 400, "invalid_body", "unrecognized_keys:")
 	s.call("PATCH", "/keys/a", "", `{"limits":{"rate":"x"}}`).fails(t, 400, "invalid_body", "custom:limits.rate")
-	s.call("POST", "/keys/a/rotate", "", `{"overlap_seconds":-1}`).fails(t, 400, "invalid_body", "custom:overlap_seconds")
+	s.call("POST", "/keys/a/rotate", "", `{"overlap_seconds":-1}`).fails(t, 400, "invalid_body", "too_small:overlap_seconds")
 	s.call("POST", "/keys/a/rotate", "", `{"key":"x"}`).fails(t, 400, "invalid_body", "custom:key")
 }
 

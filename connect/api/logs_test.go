@@ -41,7 +41,7 @@ func TestLogsAreListedAndShown(t *testing.T) {
 	s.get("/logs?kind=song").fails(t, 400, "invalid_query_params", "invalid_value:kind")
 	s.get("/logs?status=gone").fails(t, 400, "invalid_query_params", "invalid_value:status")
 	s.get("/logs?since=yesterday").fails(t, 400, "invalid_query_params", "invalid_format:since")
-	s.get("/logs?limit=0").fails(t, 400, "invalid_query_params", "invalid_value:limit")
+	s.get("/logs?limit=0").fails(t, 400, "invalid_query_params", "too_small:limit")
 	s.get("/logs?text="+fmt.Sprintf("%0256d", 0)).fails(t, 400, "invalid_query_params", "too_big:text")
 	s.call("GET", "/logs", "-", "").fails(t, 401, "missing_auth_header")
 	s.call("GET", "/logs/a1", "Bearer "+restricted, "").fails(t, 403, "forbidden")

@@ -1,11 +1,14 @@
 package api
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/mail"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,33 +31,36 @@ type organizationJSON struct {
 }
 
 type defaultsJSON struct {
-	UserScopes          string            `json:"user_scopes"`
-	AuthorizationParams map[string]string `json:"authorization_params"`
-	ConnectionConfig    map[string]string `json:"connection_config"`
+	UserScopes          string                     `json:"user_scopes"`
+	AuthorizationParams map[string]string          `json:"authorization_params"`
+	ConnectionConfig    map[string]json.RawMessage `json:"connection_config"`
 }
 
 type sessionRequest struct {
-	EndUser       *endUserJSON            `json:"end_user"`
-	Organization  *organizationJSON       `json:"organization"`
-	Allowed       []string                `json:"allowed_integrations"`
-	Defaults      map[string]defaultsJSON `json:"integrations_config_defaults"`
-	Tags          map[string]string       `json:"tags"`
-	ConnectionID  string                  `json:"connection_id"`
-	IntegrationID string                  `json:"integration_id"`
-	ReturnURL     string                  `json:"return_url"`
-	Language      string                  `json:"language"`
-	Look          *connect.Look           `json:"look"`
+	EndUser       *endUserJSON                        `json:"end_user"`
+	Organization  *organizationJSON                   `json:"organization"`
+	Allowed       []string                            `json:"allowed_integrations"`
+	Defaults      map[string]defaultsJSON             `json:"integrations_config_defaults"`
+	Overrides     map[string]connect.SessionOverrides `json:"overrides"`
+	WebhookURL    string                              `json:"webhook_url_override"`
+	Tags          map[string]string                   `json:"tags"`
+	ConnectionID  string                              `json:"connection_id"`
+	IntegrationID string                              `json:"integration_id"`
+	ReturnURL     string                              `json:"return_url"`
+	Language      string                              `json:"language"`
+	Look          *connect.Look                       `json:"look"`
 }
 
-var tagKey = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_\-./]{0,63}$`)
-
-// session checks a request and makes a session of it.
+// session makes a session of a request, and says what the document couldn't.
 func (a *API) session(in *sessionRequest) (connect.Session, []problem.Field) {
 	var bad []problem.Field
 	fail := func(code, message string, path ...string) {
 		bad = append(bad, problem.Field{Code: code, Message: message, Path: path})
 	}
-	s := connect.Session{Allowed: in.Allowed, Tags: make(map[string]string), ReturnURL: in.ReturnURL, Language: in.Language, Look: in.Look}
+	s := connect.Session{
+		Allowed: in.Allowed, Tags: make(map[string]string), Connection: in.ConnectionID, WebhookURL: in.WebhookURL,
+		ReturnURL: in.ReturnURL, Language: in.Language, Look: in.Look, EndUser: in.EndUser.user(),
+	}
 	if in.Language != "" {
 		if tag, err := language.Parse(in.Language); err != nil {
 			fail("invalid_format", "Is no language tag such as de or pt-BR", "language")
@@ -68,23 +74,9 @@ func (a *API) session(in *sessionRequest) (connect.Session, []problem.Field) {
 			fail("custom", le.Reason, "look", le.Name)
 		}
 	}
-	if u := in.EndUser; u != nil {
-		if n := len(u.ID); n == 0 || n > 255 {
-			fail("too_small", "Must have 1 to 255 characters", "end_user", "id")
-		}
-		if u.Email != "" {
-			if addr, err := mail.ParseAddress(u.Email); err != nil || addr.Address != u.Email {
-				fail("invalid_format", "Invalid email address", "end_user", "email")
-			}
-		}
-		s.EndUser = &connect.EndUser{ID: u.ID, Email: u.Email, DisplayName: u.DisplayName, Tags: u.Tags}
-		s.Tags["end_user_id"] = u.ID
-		if u.Email != "" {
-			s.Tags["end_user_email"] = u.Email
-		}
-		if u.DisplayName != "" {
-			s.Tags["end_user_display_name"] = u.DisplayName
-		}
+	in.EndUser.tag(s.Tags)
+	if in.EndUser != nil && in.EndUser.Email != "" && !isEmail(in.EndUser.Email) {
+		fail("invalid_format", "Invalid email address", "end_user", "email")
 	}
 	if o := in.Organization; o != nil {
 		s.Organization = &connect.Organization{ID: o.ID, DisplayName: o.DisplayName}
@@ -93,39 +85,75 @@ func (a *API) session(in *sessionRequest) (connect.Session, []problem.Field) {
 			s.Tags["organization_display_name"] = o.DisplayName
 		}
 	}
-	for k, v := range in.Tags {
-		if !tagKey.MatchString(k) {
-			fail("custom", "A tag's key begins with a letter and has up to 64 letters, digits, and _-./", "tags", k)
-		}
-		if v == "" || len(v) > 255 {
-			fail("custom", "A tag's value has 1 to 255 characters", "tags", k)
-		}
-		s.Tags[strings.ToLower(k)] = v
-	}
-	if len(in.Tags) > 10 {
-		fail("too_big", "At most 10 tags", "tags")
-	}
+	bad = append(bad, addTags(s.Tags, in.Tags)...)
 	for i, key := range in.Allowed {
 		if _, err := a.Connector.Setup.Integration(key); err != nil {
 			fail("custom", "Integration does not exist", "allowed_integrations", strconv.Itoa(i))
 		}
 	}
-	for key, d := range in.Defaults {
-		integration, err := a.Connector.Setup.Integration(key)
-		if err != nil {
-			fail("custom", "Integration does not exist", "integrations_config_defaults", key)
-			continue
-		}
-		if s.Defaults == nil {
-			s.Defaults = make(map[string]connect.SessionDefaults)
-		}
-		s.Defaults[key] = connect.SessionDefaults{
-			Config:              integration.Provider.Named(d.ConnectionConfig),
-			Scopes:              strings.FieldsFunc(d.UserScopes, func(r rune) bool { return r == ',' || r == ' ' }),
-			AuthorizationParams: d.AuthorizationParams,
+	for _, key := range slices.Sorted(maps.Keys(in.Defaults)) {
+		if f, ok := a.defaults(&s, key, in.Defaults[key]); !ok {
+			bad = append(bad, f)
 		}
 	}
+	for _, key := range slices.Sorted(maps.Keys(in.Overrides)) {
+		if _, err := a.Connector.Setup.Integration(key); err != nil {
+			fail("custom", "Integration does not exist", "overrides", key)
+		}
+	}
+	if len(in.Overrides) > 0 {
+		s.Overrides = in.Overrides
+	}
 	return s, bad
+}
+
+// Names that a connection's values have on the wire, and that are more than that.
+const (
+	scopesOverride = "oauth_scopes_override"
+	webhookURL     = "webhook_url"
+)
+
+// defaults adds what is set beforehand for one integration.
+func (a *API) defaults(s *connect.Session, key string, d defaultsJSON) (problem.Field, bool) {
+	integration, err := a.Connector.Setup.Integration(key)
+	if err != nil {
+		return problem.Field{Code: "custom", Message: "Integration does not exist", Path: []string{"integrations_config_defaults", key}}, false
+	}
+	config, err := plain(d.ConnectionConfig)
+	if err != nil {
+		return problem.Field{Code: "too_big", Message: "Too big: expected string to have <=4096 characters", Path: []string{"integrations_config_defaults", key, "connection_config"}}, false
+	}
+	if url, ok := config[webhookURL]; ok { // where older apps have it
+		if s.WebhookURL == "" {
+			s.WebhookURL = url
+		}
+		delete(config, webhookURL)
+	}
+	out := connect.SessionDefaults{Config: integration.Provider.Named(config), AuthorizationParams: maps.Clone(d.AuthorizationParams)}
+	scopes := func(s string) []string {
+		return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+	}
+	out.Scopes = scopes(config[scopesOverride])
+	switch {
+	case d.UserScopes == "":
+	case integration.Provider.Vendor == "slack":
+		if out.AuthorizationParams == nil {
+			out.AuthorizationParams = map[string]string{}
+		}
+		out.AuthorizationParams["user_scope"] = strings.Join(scopes(d.UserScopes), ",")
+	case len(out.Scopes) == 0:
+		out.Scopes = scopes(d.UserScopes)
+	}
+	if s.Defaults == nil {
+		s.Defaults = make(map[string]connect.SessionDefaults)
+	}
+	s.Defaults[key] = out
+	return problem.Field{}, true
+}
+
+func isEmail(s string) bool {
+	addr, err := mail.ParseAddress(s)
+	return err == nil && addr.Address == s
 }
 
 func (a *API) createSession(w http.ResponseWriter, r *http.Request) error {
@@ -136,14 +164,6 @@ func (a *API) createSession(w http.ResponseWriter, r *http.Request) error {
 	s, bad := a.session(&in)
 	if in.EndUser == nil && len(in.Tags) == 0 {
 		bad = append(bad, problem.Field{Code: "invalid_type", Message: "Invalid input: expected object, received undefined", Path: []string{"end_user"}})
-	}
-	if in.IntegrationID != "" {
-		bad = append(bad, problem.Field{Code: "unrecognized_keys", Message: `Unrecognized key: "integration_id"`, Path: []string{}})
-	}
-	// Beyond Nango: the app may say beforehand what the connection is called.
-	s.Connection = in.ConnectionID
-	if !validConnectionID(in.ConnectionID) {
-		bad = append(bad, problem.Field{Code: "invalid_format", Message: connectionIDRule, Path: []string{"connection_id"}})
 	}
 	if len(bad) > 0 {
 		return problem.Invalid("body", bad...)
@@ -157,12 +177,7 @@ func (a *API) createReconnectSession(w http.ResponseWriter, r *http.Request) err
 		return err
 	}
 	s, bad := a.session(&in)
-	s.Allowed, s.Connection, s.Reconnect = []string{in.IntegrationID}, in.ConnectionID, true
-	for _, f := range []struct{ name, value string }{{"connection_id", in.ConnectionID}, {"integration_id", in.IntegrationID}} {
-		if f.value == "" {
-			bad = append(bad, problem.Field{Code: "invalid_type", Message: "Invalid input: expected string, received undefined", Path: []string{f.name}})
-		}
-	}
+	s.Allowed, s.Reconnect = []string{in.IntegrationID}, true
 	if len(bad) > 0 {
 		return problem.Invalid("body", bad...)
 	}
@@ -205,16 +220,69 @@ func (a *API) getSession(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	data := map[string]any{
-		"endUser":        endUserAnswer(v.EndUser, v.Organization),
-		"websocketsPath": "/",
+		"endUser":           endUserAnswer(v.EndUser, v.Organization),
+		"connectUISettings": a.uiSettings(&v.Session),
+		"websocketsPath":    "/",
 	}
 	if len(v.Allowed) > 0 {
 		data["allowed_integrations"] = v.Allowed
+	}
+	if len(v.Defaults) > 0 {
+		defaults := make(map[string]any, len(v.Defaults))
+		for key, d := range v.Defaults {
+			one := map[string]any{}
+			if d.Config != nil {
+				one["connection_config"] = a.shown(key, d.Config)
+			}
+			if d.AuthorizationParams != nil {
+				one["authorization_params"] = d.AuthorizationParams
+			}
+			if len(d.Scopes) > 0 && d.Config[scopesOverride] == "" {
+				one["user_scopes"] = strings.Join(d.Scopes, ",")
+			}
+			defaults[key] = one
+		}
+		data["integrations_config_defaults"] = defaults
+	}
+	if len(v.Overrides) > 0 {
+		data["overrides"] = v.Overrides
 	}
 	if v.Reconnect {
 		data["isReconnecting"] = true
 	}
 	return reply(w, http.StatusOK, map[string]any{"data": data})
+}
+
+// shown are values that the app has set, without those that are secret: the
+// answer goes to the visitor's browser.
+func (a *API) shown(integration string, config map[string]string) map[string]string {
+	out := maps.Clone(config)
+	in, err := a.Connector.Setup.Integration(integration)
+	maps.DeleteFunc(out, func(name, _ string) bool {
+		if err != nil {
+			return true
+		}
+		field, plain := in.Provider.Field("conn", name)
+		_, secret := in.Provider.Field("cred", name)
+		return secret || plain && field.Secret
+	})
+	return out
+}
+
+// uiSettings are the look, as far as Nango's pages have one.
+func (a *API) uiSettings(s *connect.Session) map[string]any {
+	look := a.Connector.Setup.Look
+	if s.Look != nil {
+		look = s.Look.Over(look)
+	}
+	theme := func(colors map[string]string) map[string]string {
+		return map[string]string{"primary": cmp.Or(colors["accent"], look.Colors["accent"], "#00B2E3")}
+	}
+	return map[string]any{
+		"showWatermark": false,
+		"defaultTheme":  cmp.Or(look.Mode, "system"),
+		"theme":         map[string]any{"light": theme(look.Colors), "dark": theme(look.DarkColors)},
+	}
 }
 
 func (a *API) deleteSession(w http.ResponseWriter, r *http.Request) error {
@@ -227,6 +295,16 @@ func (a *API) deleteSession(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := a.Connector.Close(r.Context(), token); err != nil {
 		return fmt.Errorf("ending session: %w", err)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// telemetry takes what Nango's pages report, and keeps nothing of it.
+func (a *API) telemetry(w http.ResponseWriter, r *http.Request) error {
+	var report struct{}
+	if err := read(r, &report); err != nil {
+		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -29,7 +29,7 @@ func bearer(t *testing.T, a answer) string {
 func TestSessionIsOpenedReadAndEnded(t *testing.T) {
 	s := newService(t)
 	auth := s.session(`{"end_user":{"id":"u1","email":"u1@example.com","display_name":"User One","tags":{"plan":"pro"}},"organization":{"id":"o1","display_name":"Org"},"allowed_integrations":["g-apikey","g-oauth2"]}`)
-	s.call("GET", "/connect/session", auth, "").expect(t, 200, `{"data":{"endUser":{"id":"u1","display_name":"User One","email":"u1@example.com","tags":{"plan":"pro"},"organization":{"id":"o1","display_name":"Org"}},"allowed_integrations":["g-apikey","g-oauth2"],"websocketsPath":"/"}}`)
+	s.call("GET", "/connect/session", auth, "").expect(t, 200, `{"data":{"endUser":{"id":"u1","display_name":"User One","email":"u1@example.com","tags":{"plan":"pro"},"organization":{"id":"o1","display_name":"Org"}},"allowed_integrations":["g-apikey","g-oauth2"],"connectUISettings":{"showWatermark":false,"defaultTheme":"system","theme":{"light":{"primary":"#00B2E3"},"dark":{"primary":"#00B2E3"}}},"websocketsPath":"/"}}`)
 	a := s.call("GET", "/integrations", auth, "")
 	if a.status != 200 || strings.Count(a.body, `"unique_key"`) != 2 || strings.Contains(a.body, `"g-basic"`) {
 		t.Errorf("the session's integrations: %d %s", a.status, a.body)
@@ -53,7 +53,7 @@ func TestSessionIsOpenedReadAndEnded(t *testing.T) {
 func TestSessionOfTagsAlone(t *testing.T) {
 	s := newService(t)
 	auth := s.session(`{"tags":{"end_user_id":"u2","Team":"X"}}`)
-	s.call("GET", "/connect/session", auth, "").expect(t, 200, `{"data":{"endUser":null,"websocketsPath":"/"}}`)
+	s.call("GET", "/connect/session", auth, "").expect(t, 200, `{"data":{"endUser":null,"connectUISettings":{"showWatermark":false,"defaultTheme":"system","theme":{"light":{"primary":"#00B2E3"},"dark":{"primary":"#00B2E3"}}},"websocketsPath":"/"}}`)
 	v, err := s.connector.Visit(t.Context(), strings.TrimPrefix(auth, "Bearer "))
 	if err != nil || v.Tags["team"] != "X" || v.Tags["end_user_id"] != "u2" {
 		t.Errorf("got %v, %v", v.Tags, err)
@@ -89,15 +89,15 @@ func TestSessionsAreChecked(t *testing.T) {
 		`{"end_user":{"id":"u1","email":"not-mail"}}`:              "invalid_format:end_user.email",
 		`{"end_user":{"id":"u1","email":"A <a@example.com>"}}`:     "invalid_format:end_user.email",
 		`{"end_user":{"id":""}}`:                                   "too_small:end_user.id",
-		`{"end_user":{"id":"` + strings.Repeat("x", 256) + `"}}`:   "too_small:end_user.id",
-		`{"tags":{"1bad":"x"}}`:                                    "custom:tags.1bad",
-		`{"tags":{"a":""}}`:                                        "custom:tags.a",
-		`{"tags":{"a":"` + strings.Repeat("x", 256) + `"}}`:        "custom:tags.a",
+		`{"end_user":{"id":"` + strings.Repeat("x", 256) + `"}}`:   "too_big:end_user.id",
+		`{"tags":{"1bad":"x"}}`:                                    "invalid_key:tags.1bad",
+		`{"tags":{"a":""}}`:                                        "too_small:tags.a",
+		`{"tags":{"a":"` + strings.Repeat("x", 256) + `"}}`:        "too_big:tags.a",
 		many: "too_big:tags",
 		`{"end_user":{"id":"u1"},"integrations_config_defaults":{"nope":{}}}`:         "custom:integrations_config_defaults.nope",
 		`{"end_user":{"id":"u1"},"integration_id":"g-none"}`:                          "unrecognized_keys:",
-		`{"end_user":{"id":"u1"},"connection_id":"a\u0000b"}`:                         "invalid_format:connection_id",
-		`{"end_user":{"id":"u1"},"connection_id":"` + strings.Repeat("x", 256) + `"}`: "invalid_format:connection_id",
+		`{"end_user":{"id":"u1"},"connection_id":"a\u0000b"}`:                         "custom:connection_id",
+		`{"end_user":{"id":"u1"},"connection_id":"` + strings.Repeat("x", 256) + `"}`: "too_big:connection_id",
 	} {
 		s.call("POST", "/connect/sessions", "", body).fails(t, 400, "invalid_body", path)
 	}
@@ -110,7 +110,7 @@ func TestReconnectSession(t *testing.T) {
 	a := s.call("POST", "/connect/sessions/reconnect", "", `{"connection_id":"`+id+`","integration_id":"g-apikey","end_user":{"id":"u1","email":"new@example.com"}}`)
 	a.expect(t, 201, opened)
 	auth := bearer(t, a)
-	s.call("GET", "/connect/session", auth, "").expect(t, 200, `{"data":{"endUser":{"id":"u1","display_name":null,"email":"new@example.com","tags":null,"organization":null},"allowed_integrations":["g-apikey"],"isReconnecting":true,"websocketsPath":"/"}}`)
+	s.call("GET", "/connect/session", auth, "").expect(t, 200, `{"data":{"endUser":{"id":"u1","display_name":null,"email":"new@example.com","tags":null,"organization":null},"allowed_integrations":["g-apikey"],"isReconnecting":true,"connectUISettings":{"showWatermark":false,"defaultTheme":"system","theme":{"light":{"primary":"#00B2E3"},"dark":{"primary":"#00B2E3"}}},"websocketsPath":"/"}}`)
 	step, err := s.connector.Submit(t.Context(), strings.TrimPrefix(auth, "Bearer "), "g-apikey", map[string]string{"api_key": "other-key"})
 	if err != nil || step.Connection.UID != c.UID || step.Connection.EndUser.Email != "new@example.com" {
 		t.Errorf("got %+v, %v", step.Connection, err)

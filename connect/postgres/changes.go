@@ -19,14 +19,18 @@ func (s *Store) Changes(ctx context.Context, since time.Time) (changes []connect
 		return nil, present.UTC(), err
 	}
 	err = s.rows(ctx, what, func() { changes = nil }, func(row pgx.Row) error {
-		var c connect.Change
-		err := row.Scan(&c.ID.Integration, &c.ID.Connection, &c.UID, &c.Version, &c.Status, &c.Removed)
+		var (
+			c       connect.Change
+			updated *time.Time
+		)
+		err := row.Scan(&c.ID.Integration, &c.ID.Connection, &c.UID, &c.Version, &c.Status, &c.Removed, &updated)
+		c.Updated = fromMaybe(updated)
 		changes = append(changes, c)
 		return err
 	}, `
-		SELECT integration, connection, uid, version, status, false FROM keycaddy.connections WHERE updated > $1::timestamptz
+		SELECT integration, connection, uid, version, status, false, updated FROM keycaddy.connections WHERE updated > $1::timestamptz
 		UNION ALL
-		SELECT integration, connection, uid, 0, '', true FROM keycaddy.removed WHERE at > $1::timestamptz`, micros(since))
+		SELECT integration, connection, uid, 0, '', true, NULL FROM keycaddy.removed WHERE at > $1::timestamptz`, micros(since))
 	return changes, present.UTC(), err
 }
 

@@ -43,6 +43,8 @@ type Problem struct {
 	// Action says who has to do what: reconnect, fix_request, fix_integration,
 	// retry, contact_operator.
 	Action string `json:"action,omitempty"`
+	// Payload is what else Nango's answers have there.
+	Payload any `json:"payload,omitempty"`
 	// RequestID finds the request in the logs.
 	RequestID string `json:"request_id,omitempty"`
 	// RetryAfter is how long to wait before trying again.
@@ -101,7 +103,7 @@ func Of(err error) *Problem {
 	case errors.As(err, &coder):
 		return coder.Problem()
 	case errors.As(err, &auth):
-		return &Problem{Status: http.StatusUnauthorized, Code: auth.Code, Message: auth.Message, Action: "fix_request"}
+		return &Problem{Status: http.StatusUnauthorized, Code: auth.Code, Message: auth.Message, Action: "fix_request", Payload: struct{}{}}
 	case errors.As(err, &scope):
 		return &Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "Insufficient scope. Required: " + string(scope.Required), Action: "fix_request"}
 	case errors.As(err, &call):

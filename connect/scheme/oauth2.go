@@ -202,6 +202,9 @@ func (s oauth2Code) Renew(ctx context.Context, g Grant) (Grant, error) {
 }
 
 func (s oauth2Code) renewOnce(ctx context.Context, g Grant, mode string) (Grant, error) {
+	if c := g.Client; c != nil && c.ID != "" { // the tokens were issued to another client than the integration's
+		s.app.ClientID, s.app.ClientSecret = c.ID, c.Secret
+	}
 	call := s.newRenewal(g, s.grantValues(g))
 	c, err := s.config(call, s.app.ClientID, s.app.ClientSecret)
 	if err != nil {

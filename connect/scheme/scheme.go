@@ -67,6 +67,14 @@ type Prompter interface {
 	Accept(ctx context.Context, answers map[string]string) (Grant, error)
 }
 
+// An Importer takes a credential that was had elsewhere. All schemes are.
+type Importer interface {
+	// Import checks the answers to the entry's fields, as if they had been
+	// entered, and makes a grant of them without asking anybody. What tokens
+	// there are has to be added to it. Errors: FieldErrors.
+	Import(answers map[string]string) (Grant, error)
+}
+
 // A Redirector gets its credential by sending the end user to the provider.
 type Redirector interface {
 	// Prepare checks the answers that are needed before the redirect and
@@ -302,6 +310,9 @@ func (b base) accept(in map[string]string) (Grant, error) {
 	}
 	return g, nil
 }
+
+// Import implements Importer.
+func (b base) Import(answers map[string]string) (Grant, error) { return b.accept(answers) }
 
 // fits checks that the entry's addresses and headers can be made of the
 // answers, so that what would lead elsewhere or break a request is neither sent

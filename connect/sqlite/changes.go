@@ -16,17 +16,23 @@ func (s *Store) Changes(ctx context.Context, since time.Time) (changes []connect
 		return nil, present, nil
 	}
 	rows, err := s.read.QueryContext(ctx, `
-		SELECT integration, connection, uid, version, status, 0 FROM connections WHERE updated > ?1
+		SELECT integration, connection, uid, version, status, 0, updated FROM connections WHERE updated > ?1
 		UNION ALL
-		SELECT integration, connection, uid, 0, '', 1 FROM removed WHERE at > ?1`, micros(since))
+		SELECT integration, connection, uid, 0, '', 1, 0 FROM removed WHERE at > ?1`, micros(since))
 	if err != nil {
 		return nil, present, wrap(ctx, what, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var c connect.Change
-		if err := rows.Scan(&c.ID.Integration, &c.ID.Connection, &c.UID, &c.Version, &c.Status, &c.Removed); err != nil {
+		var (
+			c       connect.Change
+			updated int64
+		)
+		if err := rows.Scan(&c.ID.Integration, &c.ID.Connection, &c.UID, &c.Version, &c.Status, &c.Removed, &updated); err != nil {
 			return nil, present, wrap(ctx, what, err)
+		}
+		if !c.Removed {
+			c.Updated = fromMicros(updated)
 		}
 		changes = append(changes, c)
 	}

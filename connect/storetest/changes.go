@@ -27,17 +27,16 @@ func changes(t *testing.T, s stores) {
 	if found, _ := ask(before); len(found) != 0 {
 		t.Errorf("nothing was changed, but %v", found)
 	}
-	if _, err := s[0].Update(t.Context(), kept.ID, func(c *connect.Connection) error {
+	changed, err := s[0].Update(t.Context(), kept.ID, func(c *connect.Connection) error {
 		c.Version, c.Status = 7, connect.StatusNeedsReauth
 		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
+	})
+	must(t, err)
 	if _, err := s[0].Delete(t.Context(), gone.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := []connect.Change{
-		{ID: kept.ID, UID: kept.UID, Version: 7, Status: connect.StatusNeedsReauth},
+		{ID: kept.ID, UID: kept.UID, Version: 7, Status: connect.StatusNeedsReauth, Updated: changed.Updated},
 		{ID: gone.ID, UID: gone.UID, Removed: true},
 	}
 	found, present := ask(before)

@@ -1,0 +1,91 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/keycaddy/keycaddy/connect/policy"
+	"github.com/keycaddy/keycaddy/connect/problem"
+)
+
+// routes are all calls, as the document has them. Those of older SDKs have
+// another path and are the same.
+func (a *API) routes() map[string]handler {
+	all := map[string]handler{
+		"GET /health":                a.health,
+		"GET /health/ready":          a.health,
+		"GET /health/live":           a.live,
+		"GET /openapi.json":          a.getDocument,
+		"GET /docs":                  a.getDocumentation,
+		"GET /environment-variables": a.app(policy.AnyKey, a.listEnvironmentVariables),
+
+		"GET /providers":                      a.app(policy.AnyKey, a.listProviders),
+		"GET /providers/{provider}":           a.appOrSession(policy.AnyKey, a.getProvider),
+		"GET /providers/{provider}/templates": a.app(policy.AnyKey, a.listTemplates),
+		"GET /images/template-logos/{file}":   a.logo,
+
+		"GET /integrations":             a.appOrSession(policy.IntegrationsList, a.listIntegrations),
+		"GET /config/{key}":             a.app(policy.IntegrationsRead, a.getIntegration), // of older SDKs
+		"POST /integrations":            a.app(policy.IntegrationsCreate, a.createIntegration),
+		"POST /integrations/quickstart": a.app(policy.IntegrationsCreate, a.createQuickstart),
+		"GET /integrations/{key}":       a.app(policy.IntegrationsRead, a.getIntegration),
+		"PATCH /integrations/{key}":     a.app(policy.IntegrationsUpdate, a.updateIntegration),
+		"DELETE /integrations/{key}":    a.app(policy.IntegrationsDelete, a.deleteIntegration),
+
+		"POST /connect/sessions":           a.app(policy.ConnectSessionsWrite, a.createSession),
+		"POST /connect/sessions/reconnect": a.app(policy.ConnectSessionsWrite, a.createReconnectSession),
+		"POST /connect/sessions/confirm":   a.app(policy.ConnectSessionsWrite, a.confirmSession),
+		"GET /connect/session":             a.getSession,
+		"DELETE /connect/session":          a.deleteSession,
+		"POST /connect/telemetry":          a.telemetry,
+
+		"GET /connections":            a.app(policy.ConnectionsList, a.listConnections),
+		"POST /connections":           a.app(policy.ConnectionsCreate, a.importConnection),
+		"GET /connections/{id}":       a.app(policy.ConnectionsRead, a.getConnection),
+		"PATCH /connections/{id}":     a.app(policy.ConnectionsUpdate, a.updateConnection),
+		"DELETE /connections/{id}":    a.app(policy.ConnectionsDelete, a.deleteConnection),
+		"POST /connections/metadata":  a.app(policy.ConnectionsUpdate, a.setMetadata),
+		"PATCH /connections/metadata": a.app(policy.ConnectionsUpdate, a.updateMetadata),
+		"POST /connections/refresh":   a.app(policy.ConnectionsUpdate, a.refreshConnection),
+		"POST /explain":               a.app(policy.Explain, a.explain),
+
+		"GET /keys":                a.app(policy.KeysList, a.listKeys),
+		"POST /keys":               a.app(policy.KeysCreate, a.createKey),
+		"PATCH /keys/{name}":       a.app(policy.KeysUpdate, a.updateKey),
+		"DELETE /keys/{name}":      a.app(policy.KeysDelete, a.revokeKey),
+		"POST /keys/{name}/rotate": a.app(policy.KeysUpdate, a.rotateKey),
+
+		"GET /logs":                a.app(policy.LogsRead, a.listLogs),
+		"GET /logs/{log}":          a.app(policy.LogsRead, a.getLog),
+		"GET /webhooks":            a.app(policy.WebhooksRead, a.listEndpoints),
+		"GET /webhooks/deliveries": a.app(policy.WebhooksRead, a.listDeliveries),
+		"POST /webhooks/redeliver": a.app(policy.WebhooksRedeliver, a.redeliver),
+
+		"POST /connection":                a.app(policy.ConnectionsCreate, a.importFlat),
+		"POST /connection/{id}/metadata":  a.app(policy.ConnectionsUpdate, a.setMetadataOfOne),
+		"PATCH /connection/{id}/metadata": a.app(policy.ConnectionsUpdate, a.updateMetadataOfOne),
+	}
+	for alias, route := range aliases {
+		all[alias] = all[route]
+	}
+	return all
+}
+
+// aliases are the paths of older SDKs. (GET, PATCH and DELETE of /connection/{id}
+// are found by connectionPath.)
+var aliases = map[string]string{
+	"GET /ready":                 "GET /health",
+	"GET /connection":            "GET /connections",
+	"POST /connection/metadata":  "POST /connections/metadata",
+	"PATCH /connection/metadata": "PATCH /connections/metadata",
+}
+
+// outOfScope are the parts of Nango's API that keycaddy hasn't got: syncs,
+// actions, and what customers' own code in it is for.
+var outOfScope = []string{
+	"/sync", "/sync/", "/syncs", "/syncs/", "/records", "/records/", "/action/", "/v1/", "/scripts/", "/functions/", "/flow/", "/flows/",
+	"/integrations/{key}/functions", "/integrations/{key}/functions/", "/mcp", "/environment/",
+}
+
+func notHere(http.ResponseWriter, *http.Request) error {
+	return &problem.Problem{Status: http.StatusNotImplemented, Code: "not_implemented", Message: "keycaddy connects and calls providers; it has no syncs, records, actions, functions or flows.", Action: "fix_request"}
+}
