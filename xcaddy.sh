@@ -64,6 +64,7 @@ vulnerabilities() {
 
 tests() {
 	have chromium chromium
+	have nginx nginx-light
 	have npm npm # which brings its own Node.js; the tests' is among their packages
 	have gcc gcc
 	have pg_ctlcluster postgresql

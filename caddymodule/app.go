@@ -21,7 +21,6 @@ import (
 	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/egress"
-	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
 	"github.com/keycaddy/keycaddy/connect/webhook"
 )
@@ -63,10 +62,10 @@ type App struct {
 	// none
 	Embedders []string `json:"embedders,omitempty"`
 
-	// The API keys that apps may use: UUIDs of version 4, best given as
-	// placeholders such as `{env.KEYCADDY_API_KEY}`. If there is none here and
-	// none was made before, one is made on the first start and printed once.
-	APIKeys []string `json:"api_keys,omitempty"`
+	// The API keys that apps may use, beside those that are made by command or
+	// by API. If there is none here and none was made before, one is made on the
+	// first start and printed once.
+	APIKeys []APIKey `json:"api_keys,omitempty"`
 
 	// The providers that users can connect, by the key that apps call them by.
 	Integrations map[string]*Integration `json:"integrations,omitempty"`
@@ -150,15 +149,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.policy, err = a.egress(repl); err != nil {
 		return err
 	}
-	for i, raw := range a.APIKeys {
-		key, err := repl.ReplaceOrErr(raw, true, true)
-		if err != nil {
-			return fmt.Errorf("api_key: %w", err)
-		}
-		if !connect.IsAPIKey(key) {
-			return fmt.Errorf("api_key: an API key is a UUID of version 4, as the SDKs demand (make one with `cat /proc/sys/kernel/random/uuid`)")
-		}
-		a.keys = append(a.keys, connect.APIKey{Name: fmt.Sprintf("config %d", i+1), Key: connect.DigestOf(key), Scopes: policy.AllScopes})
+	if a.keys, err = provisionKeys(a.APIKeys, repl); err != nil {
+		return err
 	}
 	cat, err := a.catalog(repl)
 	if err != nil {

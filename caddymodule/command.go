@@ -25,7 +25,7 @@ func init() {
 All but providers, catalog and torture ask a running Caddy through its admin endpoint, which is
 found as by other commands: by --address, or in the configuration file.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(providersCommand(), catalogCommand(), connectionsCommand(), connectCommand(), explainCommand())
+			cmd.AddCommand(providersCommand(), catalogCommand(), connectionsCommand(), connectCommand(), keysCommand(), explainCommand())
 			for _, more := range moreCommands {
 				cmd.AddCommand(more())
 			}

@@ -129,7 +129,7 @@ func (run *running) logCall(r *http.Request, path string, call *proxy.Call, bega
 	}
 	if call != nil {
 		c := &call.Auth.Connection
-		l.Integration, l.Connection, l.Provider, l.Caller = c.Integration, c.ID.Connection, c.Provider, call.Caller
+		l.Integration, l.Connection, l.Provider, l.Caller = c.Integration, c.ID.Connection, c.Provider, call.Caller.Name
 		if c.EndUser != nil {
 			l.EndUser = c.EndUser.ID
 		}

@@ -25,6 +25,17 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    own_callbacks
 //	    embedder   <origin>...
 //	    api_key    <uuid>...
+//	    api_key    <uuid> {
+//	        name        <name>
+//	        scopes      <scope>...
+//	        integration <key>...
+//	        connection  <id>...
+//	        end_user    <id>...
+//	        tag         <name> <value>
+//	        call        [<method>[,<method>...]] <path>
+//	        rate        <calls>/<time>
+//	        expires     <time>
+//	    }
 //	    catalog    <folder>
 //	    catalog nango <file>
 //	    webhook        <url> { ... }
@@ -89,12 +100,7 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 	case "catalog":
 		return a.parseCatalog(d)
 	case "api_key":
-		keys := d.RemainingArgs()
-		if len(keys) == 0 {
-			return d.ArgErr()
-		}
-		a.APIKeys = append(a.APIKeys, keys...)
-		return nil
+		return a.parseAPIKey(d)
 	case "store":
 		return parseGuest(d, &a.StoreRaw, "keycaddy.stores.", "store")
 	case "vault":

@@ -227,7 +227,7 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 		case "provider":
 			return call.Auth.Connection.Provider, true
 		case "caller":
-			return call.Caller, true
+			return call.Caller.Name, true
 		case "replayed":
 			return call.Replayed, true
 		case "retries":

@@ -61,6 +61,7 @@ type runtime struct {
 	// The journal ends last: what others do at their end is in it.
 	journaling sync.WaitGroup
 	endJournal context.CancelFunc
+	keys       *connect.StoredKeys
 
 	mu     sync.Mutex
 	active []*running // the newest is the last
@@ -107,6 +108,7 @@ func (rt *runtime) work(ctx context.Context, a *App) {
 	var journaling context.Context
 	journaling, rt.endJournal = context.WithCancel(context.WithoutCancel(ctx))
 	rt.journaling.Go(func() { rt.journal.Run(journaling) })
+	rt.working.Go(func() { rt.keys.Run(ctx) })
 	rt.refresher.Run(ctx)
 }
 
@@ -170,6 +172,7 @@ func (rt *runtime) tryOpen(ctx context.Context, a *App) error {
 		}
 		rt.refresher.Spool = rt.spool
 	}
+	rt.keys = &connect.StoredKeys{Store: store, Logger: rt.logger.Named("keys"), Ended: rt.refresher.EndCaller}
 	prepare(rt.refresher)
 	return nil
 }
@@ -202,26 +205,28 @@ func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
 	run.connector = &connect.Connector{
 		Setup: a.setup, Refresher: rt.refresher, Store: rt.store, Vault: rt.vault, Logger: a.logger.Named("connect"), Journal: rt.journal,
 	}
-	stored, err := rt.store.APIKeys(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading API keys: %w", err)
+	if err := rt.keys.Load(ctx); err != nil {
+		return nil, err
 	}
-	for i := range stored {
-		stored[i].Scopes = policy.AllScopes
-	}
-	if len(stored) == 0 && len(a.keys) == 0 {
-		run.firstKey = uuid.NewString()
-		first := connect.APIKey{Name: "first", Key: connect.DigestOf(run.firstKey), Scopes: policy.AllScopes, Created: time.Now()}
-		if err := rt.store.PutAPIKey(ctx, first); err != nil {
+	if len(a.keys) == 0 && rt.keys.Empty() {
+		secret := uuid.NewString()
+		first := connect.APIKey{Name: "first", Key: connect.DigestOf(secret), Scopes: policy.DefaultScopes}
+		switch err := run.apiKeys().Make(ctx, first, "start"); {
+		case err == nil:
+			run.firstKey = secret
+		case !errors.Is(err, connect.ErrExists): // another node has made one just now
 			return nil, fmt.Errorf("storing the first API key: %w", err)
 		}
-		stored = append(stored, first)
 	}
-	keys := slices.Concat(stored, a.keys)
+	keys := a.keys
 	if a.demo != nil {
-		keys = append(keys, connect.APIKey{Name: "demo", Key: connect.DigestOf(rt.demoKey), Scopes: policy.AllScopes, Integrations: a.demoIntegrations()})
+		if only := a.demoIntegrations(); len(only) > 0 {
+			keys = append(slices.Clone(keys), connect.APIKey{
+				Name: "demo", Key: connect.DigestOf(rt.demoKey), Scopes: policy.DefaultScopes, Limits: policy.Limits{Integrations: only},
+			})
+		}
 	}
-	run.keys = connect.NewKeyring(keys)
+	run.keys = connect.NewKeyring(keys, rt.keys)
 
 	if err := rt.refresher.LoadIntegrations(ctx); err != nil {
 		return nil, fmt.Errorf("reading integrations: %w", err)
@@ -231,6 +236,11 @@ func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
 	rt.active = append(rt.active, run)
 	rt.configure(run)
 	return run, nil
+}
+
+// apiKeys are the stored keys, to be looked after.
+func (r *running) apiKeys() *connect.Keys {
+	return &connect.Keys{Store: r.runtime.store, Stored: r.runtime.keys, Logger: r.connector.Logger.Named("keys")}
 }
 
 // deactivate takes a configuration back. If it was the newest (a reload that

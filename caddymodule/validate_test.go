@@ -78,6 +78,12 @@ func TestProvision(t *testing.T) {
 		{"API key", app("api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11"), ""},
 		{"API key of another version", app("api_key 3c5b7a4e-1f0d-1c5b-9a57-0d9a3d3f1a11"), "api_key: an API key is a UUID of version 4"},
 		{"API key that is a word", app("api_key swordfish"), "api_key: an API key is a UUID of version 4"},
+		{"API key with limits", app("api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11 {\n scopes environment:proxy environment:connections:*\n integration a b\n call GET,HEAD /x/**\n call /y\n rate 5/1m\n expires 2030-01-01T00:00:00Z\n}"), ""},
+		{"API key with a scope that isn't", app("api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11 {\n scopes proxy\n}"), `api_key: scopes: there is no scope "proxy"`},
+		{"API key with a call that can't be", app("api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11 {\n call GET x\n}"), "api_key: calls: "},
+		{"API key with a rate that can't be", app("api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11 {\n rate fast\n}"), "api_key: rate: "},
+		{"API key that ends some day", app("api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11 {\n expires soon\n}"), "api_key: expires: "},
+		{"API keys of one name", app("api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11 {\n name a\n}\n api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a12 {\n name a\n}"), "api_key: there are two of the name"},
 		{"API key from the environment", app("api_key {env.NOPE}"), "api_key: evaluated placeholder {env.NOPE} is empty"},
 		{"public URL", app("public_url https://connect.example.com/"), ""},
 		{"public URL with a path", app("public_url https://example.com/connect"), `public_url: "https://example.com/connect" is not an origin`},
@@ -223,8 +229,9 @@ func TestProvisionJSON(t *testing.T) {
 		{"store without a name", `{"store":{}}`, "store"},
 		{"unknown option of the store", `{"store":{"store":"sqlite","dsn":"x"}}`, `unknown field "dsn"`},
 		{"unknown vault", `{"vault":{"vault":"bank"}}`, "keycaddy.vaults.bank"},
-		{"one bad key among good ones", `{"api_keys":[` + key + `,""]}`, "api_key: "},
 		{"webhook that is null", `{"webhooks":[null]}`, "webhook: it is null"},
+		{"one bad key among good ones", `{"api_keys":[{"key":` + key + `},{"key":""}]}`, "api_key: "},
+		{"a key that is there twice", `{"api_keys":[{"key":` + key + `},{"key":` + key + `}]}`, "api_key: the key of \"config 2\" is there before"},
 		{"integration that is null", `{"integrations":{"keycaddy-demo":null}}`, "integration keycaddy-demo: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -8,6 +8,8 @@ type Call struct {
 	// Cut ends the call. It is called at most once, by another goroutine, and
 	// must not wait.
 	Cut func()
+	// By is who has made it, whose end is the call's end too.
+	By *Caller
 
 	in         *calls
 	next, prev *Call
@@ -81,6 +83,32 @@ func (l *calls) cut(uid string) {
 		}
 		c.Cut()
 	}
+}
+
+// cutBy ends the calls of a caller.
+func (l *calls) cutBy(c *Caller) {
+	var theirs []*Call
+	l.mu.Lock()
+	for call := l.first; call != nil; call = call.next {
+		if call.By != nil && call.By.usage == c.usage {
+			theirs = append(theirs, call)
+		}
+	}
+	for _, call := range theirs {
+		l.remove(call)
+	}
+	l.mu.Unlock()
+	for _, call := range theirs {
+		call.Cut()
+	}
+}
+
+// EndCaller cuts off the calls of a caller whose key was revoked.
+func (r *Refresher) EndCaller(c *Caller) {
+	r.entries.Range(func(_, v any) bool {
+		v.(*entry).calls.cutBy(c)
+		return true
+	})
 }
 
 // reopen lets a connection be called that has ended before and is back.

@@ -94,6 +94,15 @@ type Connection struct {
 	told []Event // what the store has to tell of along with it
 }
 
+// UserID is the app's name of the end user that the connection belongs to, or
+// empty.
+func (c *Connection) UserID() string {
+	if c.EndUser != nil {
+		return c.EndUser.ID
+	}
+	return c.Tags["end_user_id"]
+}
+
 // VaultName is where the connection's secret rests in the vault. It names the
 // integration too, so that a vault's policies can tell integrations apart.
 func (c *Connection) VaultName() string {

@@ -3,6 +3,7 @@ package connect
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,8 @@ type Refresher struct {
 type entry struct {
 	bound atomic.Pointer[Bound]
 	calls calls
+	// owner is the connection as Whose has read it.
+	owner atomic.Pointer[Connection]
 	// used: a call has asked for it since it was renewed last.
 	used atomic.Bool
 
@@ -137,6 +140,7 @@ func (r *Refresher) End(id ID, uid string) {
 // drop makes the next use ask the store, if b (nil: anything) is what is held.
 // The entry stays: a renewal that is under way has to stay the only one.
 func (e *entry) drop(b *Bound) {
+	e.owner.Store(nil)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if b == nil || e.bound.Load() == b {
@@ -224,6 +228,23 @@ func (r *Refresher) Current(ctx context.Context, id ID) (*Bound, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// Whose returns the connection as it was when the store was asked last, which is
+// again after each change of it. No secret is read. Errors: ErrNotFound, or what
+// kept the store from answering.
+func (r *Refresher) Whose(ctx context.Context, id ID) (*Connection, error) {
+	if e, ok := r.entries.Load(id); ok {
+		if c := e.(*entry).owner.Load(); c != nil {
+			return c, nil
+		}
+	}
+	c, err := r.Store.Connection(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading connection %s: %w", id, err)
+	}
+	r.entry(id).owner.Store(&c)
+	return &c, nil
 }
 
 // replace takes b for the same version of it.

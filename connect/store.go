@@ -85,6 +85,8 @@ type Change struct {
 // Errors wrap the sentinels above where those fit; ErrStoreUnavailable where
 // the same call may succeed later.
 type Store interface {
+	KeyStore
+
 	// Connection returns one connection, or ErrNotFound.
 	Connection(ctx context.Context, id ID) (Connection, error)
 	// Connections returns a page of what q selects, newest first.
@@ -179,11 +181,6 @@ type Store interface {
 	// Defer puts the next turn off until wait from now, if that is later than
 	// it is.
 	Defer(ctx context.Context, name string, wait time.Duration) error
-
-	// PutAPIKey adds a key; ErrExists if the name or the key is taken.
-	PutAPIKey(ctx context.Context, k APIKey) error
-	// APIKeys returns all keys.
-	APIKeys(ctx context.Context) ([]APIKey, error)
 
 	Outbox
 	LogStore

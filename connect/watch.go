@@ -53,6 +53,7 @@ func (r *Refresher) heard(ctx context.Context, c *Change) {
 		return
 	}
 	e := v.(*entry)
+	e.owner.Store(nil)
 	if c.Removed || c.Status != StatusActive {
 		e.calls.cut(c.UID)
 	}

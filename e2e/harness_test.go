@@ -101,7 +101,9 @@ func caddyfile(dir string, port int, options, site string) string {
 		public_url http://localhost:%[2]d
 		store sqlite %[1]s/keycaddy.db
 		vault sealed %[1]s/vault.key
-		api_key %[3]s
+		api_key %[3]s {
+			scopes environment:*
+		}
 		egress {
 			allow 127.0.0.0/8 ::1
 		}

@@ -156,6 +156,9 @@ func (c credentials) Current(_ context.Context, id connect.ID) (*connect.Bound, 
 func (credentials) Renew(context.Context, *connect.Bound) (*connect.Bound, error) {
 	return nil, connect.ErrNotFound
 }
+func (c credentials) Whose(context.Context, connect.ID) (*connect.Connection, error) {
+	return &c.auth.Connection, nil
+}
 func (credentials) Accepted(*connect.Bound) {}
 func (credentials) Refused(*connect.Bound)  {}
 
@@ -163,8 +166,11 @@ const testKey, boundKey = "b7f2a3de-51d7-4b0f-9d5c-2f0f5e2ac001", "b7f2a3de-51d7
 
 var testKeys = connect.NewKeyring([]connect.APIKey{
 	{Name: "k", Key: connect.DigestOf(testKey), Scopes: policy.DefaultScopes},
-	{Name: "bound", Key: connect.DigestOf(boundKey), Scopes: policy.DefaultScopes, Integrations: []string{"other"}},
-})
+	{Name: "bound", Key: connect.DigestOf(boundKey), Scopes: policy.DefaultScopes, Limits: policy.Limits{Integrations: []string{"other"}}},
+}, nil)
+
+// testCaller is who testKey belongs to.
+var testCaller, _ = testKeys.Named("k")
 
 // testSetup has one integration, test.
 func testSetup(t testing.TB) *connect.Setup {
@@ -229,7 +235,7 @@ func TestResolve(t *testing.T) {
 		}
 		call, err := new(Proxy).Resolve(r, testKeys, setup, credentials{auth})
 		if c.status == 200 {
-			if err != nil || call.Caller != "k" || call.Auth != auth || call.ID.Integration != "test" {
+			if err != nil || call.Caller.Name != "k" || call.Auth != auth || call.ID.Integration != "test" {
 				t.Errorf("%s: %+v, %v", name, call, err)
 			}
 			continue

@@ -22,15 +22,14 @@ import (
 
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/egress"
-	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
 	"github.com/keycaddy/keycaddy/connect/scheme"
 )
 
 // Call is one request on its way.
 type Call struct {
-	// Caller names the API key that the request came with.
-	Caller string
+	// Caller is who makes it.
+	Caller *connect.Caller
 	ID     connect.ID
 	Auth   *connect.Bound
 	// Replayed tells that the request was sent a second time.
@@ -45,13 +44,14 @@ type Call struct {
 	// Echoed tells that the answer had the credential in it.
 	Echoed atomic.Bool
 
-	ctx      context.Context // of the caller's request
-	renewer  Renewer
-	retrying *retrying // nil: the call isn't sent again
-	target   url.URL
-	body     *stream // nil: the body is held, or there is none
-	early    earlyWriter
-	err      error
+	ctx         context.Context // of the caller's request
+	renewer     Renewer
+	integration *connect.Integration
+	retrying    *retrying // nil: the call isn't sent again
+	target      url.URL
+	body        *stream // nil: the body is held, or there is none
+	early       earlyWriter
+	err         error
 	// attached is what ends the call if its connection is removed or disabled.
 	attached connect.Call
 }
@@ -82,12 +82,6 @@ var errNoCall = errors.New("proxy: request without a call")
 
 // errCut ends the calls of a connection that was removed or disabled.
 var errCut = fmt.Errorf("the connection was removed or disabled meanwhile: %w", connect.ErrNotFound)
-
-// Credentials has the credential of a connection; *connect.Refresher is one.
-type Credentials interface {
-	Current(ctx context.Context, id connect.ID) (*connect.Bound, error)
-	Renewer
-}
 
 // Proxy carries calls. Its fields are set before Provision and not changed
 // after it.
@@ -131,85 +125,20 @@ func (p *Proxy) Provision() {
 	}
 }
 
-// Resolve finds out who calls whom. Errors: *connect.AuthError,
-// *problem.Problem, and those of Credentials.Current.
-func (p *Proxy) Resolve(r *http.Request, keys *connect.Keyring, setup *connect.Setup, c Credentials) (*Call, error) {
-	key, err := keys.Check(r.Header.Get("Authorization"))
-	if err != nil {
-		return nil, err
-	}
-	if err := key.Needs(policy.ProxyCall); err != nil {
-		return nil, err
-	}
-	if err := acceptable(r); err != nil {
-		return nil, err
-	}
-	id, err := named(r.Header)
-	if err != nil {
-		return nil, err
-	}
-	if !key.Allows(id.Integration) {
-		return nil, &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is not for the integration.", Action: "fix_request"}
-	}
-	in, err := setup.Integration(id.Integration)
-	if err != nil {
-		return nil, err
-	}
-	again, err := asksForRetries(r.Header, p.Retries)
-	if err != nil {
-		return nil, err
-	}
-	if again != nil {
-		again.facts = in.Provider.Retry
-	}
-	auth, err := c.Current(r.Context(), id)
-	if err != nil {
-		return nil, err
-	}
-	return &Call{Caller: key.Name, ID: id, Auth: auth, renewer: c, retrying: again}, nil
-}
-
-// named reads which connection a request is for.
-func named(h http.Header) (connect.ID, error) {
-	var missing []problem.Field
-	one := func(name, path string) string {
-		v := h[name]
-		switch {
-		case len(v) == 0 || len(v) == 1 && v[0] == "":
-			missing = append(missing, problem.Field{Code: "invalid_type", Message: "The header " + name + " is missing", Path: []string{path}})
-		case len(v) > 1:
-			missing = append(missing, problem.Field{Code: "custom", Message: "The header " + name + " came more than once", Path: []string{path}})
-		case len(v[0]) > 255:
-			missing = append(missing, problem.Field{Code: "too_big", Message: "The header " + name + " is longer than 255 characters", Path: []string{path}})
-		default:
-			return v[0]
-		}
-		return ""
-	}
-	id := connect.ID{Integration: one(HeaderIntegration, "provider-config-key"), Connection: one(HeaderConnection, "connection-id")}
-	if override := h.Get("Base-Url-Override"); override != "" {
-		return id, &problem.Problem{Status: http.StatusBadRequest, Code: "base_url_override_disabled", Message: "The header Base-Url-Override is not accepted: a connection's credential goes to its provider only.", Action: "fix_request"}
-	}
-	if len(missing) > 0 {
-		return id, problem.Invalid("headers", missing...)
-	}
-	return id, nil
-}
-
 // Serve carries a call. Path is the escaped path that is asked of the provider:
 // the request's own, less the proxy's prefix. An error means that nothing has
 // been answered yet.
 func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call *Call) error {
 	// The query goes as it came. (ReverseProxy would drop what Go can't parse,
 	// but it is the provider who has to understand it.)
-	target, err := p.Paths.Join(call.Auth.Base, path, r.URL.RawQuery)
+	target, _, err := p.aim(call, r.Method, path, r.URL.RawQuery)
 	if err != nil {
 		return err
 	}
 	caller := r.Context()
 	ctx, cut := context.WithCancel(caller)
 	defer cut()
-	call.attached.Cut = cut
+	call.attached.Cut, call.attached.By = cut, call.Caller
 	if !call.Auth.Attach(&call.attached) {
 		return errCut
 	}

@@ -94,6 +94,7 @@ type rig struct {
 	renewals *renewals
 	proxy    *Proxy
 	front    *httptest.Server
+	caller   *connect.Caller
 	// got is what Serve returned last.
 	mu  sync.Mutex
 	got error
@@ -105,7 +106,7 @@ const testLimit = 1 << 10
 // errors as the module does.
 func newRig(t testing.TB, request string, provider http.HandlerFunc) *rig {
 	t.Helper()
-	g := &rig{t: t, provider: httptest.NewServer(provider)}
+	g := &rig{t: t, provider: httptest.NewServer(provider), caller: testCaller}
 	t.Cleanup(g.provider.Close)
 	base := &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(base.CloseIdleConnections)
@@ -131,7 +132,7 @@ func newRig(t testing.TB, request string, provider http.HandlerFunc) *rig {
 }
 
 func (g *rig) call() *Call {
-	return &Call{Caller: "test", ID: testID, Auth: g.old, renewer: g.renewals}
+	return &Call{Caller: g.caller, ID: testID, Auth: g.old, renewer: g.renewals}
 }
 
 // transport is the proxy's own.

@@ -31,18 +31,84 @@ func (e *PathError) Problem() *problem.Problem {
 		Errors: []problem.Field{{Code: "custom", Message: e.Reason, Path: []string{"path"}}}}
 }
 
-// Join puts a request's path, as escaped by the caller, below a base. The
-// caller's bytes stay as they are, and the result is always below the base.
-// Errors: *PathError.
-func (p Paths) Join(base *url.URL, escaped, rawQuery string) (url.URL, error) {
+// Canonical is the one form of a request's path, as escaped by the caller, that
+// limits are held against and that is sent: without leading slashes, with those
+// characters percent-encoded that have to be, in capitals, and those in plain
+// that never need to be (RFC 3986 section 6.2.2). All others keep the bytes that
+// the caller gave them, since servers may tell these apart. Errors: *PathError.
+func (p Paths) Canonical(escaped string) (string, error) {
 	rest := strings.TrimLeft(escaped, "/")
 	if err := p.check(rest); err != nil {
+		return "", err
+	}
+	return normal(rest), nil
+}
+
+// normal writes a path that was checked in one way.
+func normal(path string) string {
+	i := 0
+	for i < len(path) && path[i] != '%' && legal(path[i]) {
+		i++
+	}
+	if i == len(path) {
+		return path
+	}
+	const digits = "0123456789ABCDEF"
+	out := append(make([]byte, 0, len(path)+8), path[:i]...)
+	for ; i < len(path); i++ {
+		c, plain := path[i], legal(path[i])
+		if c == '%' {
+			c = unhex(path[i+1])<<4 | unhex(path[i+2])
+			plain = unreserved(c)
+			i += 2
+		}
+		if plain {
+			out = append(out, c)
+		} else {
+			out = append(out, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return string(out)
+}
+
+// legal tells whether a path may have a character as it is (RFC 3986 section
+// 3.3). That [ and ] may be there is an error that everybody makes.
+func legal(c byte) bool {
+	return unreserved(c) || strings.IndexByte("/!$&'()*+,;=:@[]", c) >= 0
+}
+
+func unhex(c byte) byte {
+	switch {
+	case c <= '9':
+		return c - '0'
+	case c <= 'F':
+		return c - 'A' + 10
+	}
+	return c - 'a' + 10
+}
+
+// unreserved tells whether a character means the same with and without
+// percent-encoding (RFC 3986 section 2.3).
+func unreserved(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
+}
+
+// Join puts a request's path below a base. The result is always below it.
+// Errors: *PathError.
+func (p Paths) Join(base *url.URL, escaped, rawQuery string) (url.URL, error) {
+	canonical, err := p.Canonical(escaped)
+	if err != nil {
 		return url.URL{}, err
 	}
+	return below(base, canonical, rawQuery)
+}
+
+// below puts a canonical path below a base.
+func below(base *url.URL, canonical, rawQuery string) (url.URL, error) {
 	root := strings.TrimRight(base.EscapedPath(), "/")
 	joined := root
-	if rest != "" || root == "" {
-		joined += "/" + rest
+	if canonical != "" || root == "" {
+		joined += "/" + canonical
 	}
 	path, err := url.PathUnescape(joined)
 	if err != nil {
@@ -112,7 +178,11 @@ func (p Paths) checkDecoded(decoded string) error {
 	if !p.EncodedSlash && strings.Contains(decoded, "/") {
 		return &PathError{"it has an encoded slash (%2F); where an API needs it, the operator can allow it with allow_encoded_slash"}
 	}
+	slashes := strings.Contains(decoded, "/")
 	for part := range strings.SplitSeq(decoded, "/") {
+		if part == "" && slashes {
+			return &PathError{"it has an encoded slash (%2F) beside another slash, which servers take for one"}
+		}
 		name, _, _ := strings.Cut(part, ";") // matrix parameters don't hide it
 		if name == "." || name == ".." {
 			return &PathError{"it has a dot segment"}

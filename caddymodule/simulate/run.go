@@ -119,7 +119,7 @@ func (r *run) prepare(p *catalog.Provider, v variant) error {
 	r.connector = &connect.Connector{Setup: r.setup, Refresher: refresher, Store: r.store, Vault: r.vault, Logger: logger}
 	r.proxy = &proxy.Proxy{Base: wire{Handler: r.vendor}, ReplayBuffer: 1 << 20, Logger: logger}
 	r.proxy.Provision()
-	r.keys = connect.NewKeyring([]connect.APIKey{{Name: "simulate", Key: connect.DigestOf(r.key), Scopes: policy.AllScopes}})
+	r.keys = connect.NewKeyring([]connect.APIKey{{Name: "simulate", Key: connect.DigestOf(r.key), Scopes: policy.AllScopes}}, nil)
 	return nil
 }
 

@@ -26,6 +26,8 @@ type API struct {
 	Connector *connect.Connector
 	// Keys are the API keys that may call.
 	Keys *connect.Keyring
+	// APIKeys looks after the keys that are stored.
+	APIKeys *connect.Keys
 	// Trusted skips the check of keys: the caller has been checked by other
 	// means, as on Caddy's admin endpoint.
 	Trusted bool

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/policy"
@@ -20,17 +21,14 @@ func (a *API) app(scope policy.Scope, h handler) handler {
 		if a.Trusted {
 			return h(w, r)
 		}
-		key, err := a.Keys.Check(r.Header.Get("Authorization"))
+		caller, err := a.known(r, scope)
 		if err != nil {
 			return err
 		}
-		if err := key.Needs(scope); err != nil {
-			return err
+		if limits := caller.Rules.Limits(); limits.Narrow() {
+			return &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is limited to some connections or calls, which this call is not about.", Action: "fix_request"}
 		}
-		if len(key.Integrations) > 0 {
-			return &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is for the proxy only.", Action: "fix_request"}
-		}
-		return h(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, key)))
+		return h(w, withCaller(r, caller))
 	}
 }
 
@@ -45,15 +43,38 @@ func (a *API) appOrSession(scope policy.Scope, h handler) handler {
 	}
 }
 
+// known returns who calls, if it has the scope and calls no faster than it may.
+func (a *API) known(r *http.Request, scope policy.Scope) (*connect.Caller, error) {
+	now := time.Now()
+	caller, err := a.Keys.Check(r.Header.Get("Authorization"), now)
+	if err != nil {
+		return nil, err
+	}
+	if err := caller.Needs(scope); err != nil {
+		return nil, err
+	}
+	return caller, caller.Count(now)
+}
+
+func withCaller(r *http.Request, c *connect.Caller) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+}
+
+// callerOf is who makes a call, or nil if it is trusted or a visitor's.
+func callerOf(r *http.Request) *connect.Caller {
+	c, _ := r.Context().Value(callerKey{}).(*connect.Caller)
+	return c
+}
+
 // may returns a *policy.ScopeError if the caller, whom app has let through, has
 // not this scope too.
 func (a *API) may(r *http.Request, scope policy.Scope) error {
 	if a.Trusted {
 		return nil
 	}
-	key, ok := r.Context().Value(callerKey{}).(connect.APIKey)
-	if !ok {
+	c := callerOf(r)
+	if c == nil {
 		return &policy.ScopeError{Required: scope} // a visitor
 	}
-	return key.Needs(scope)
+	return c.Needs(scope)
 }

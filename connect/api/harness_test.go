@@ -115,14 +115,17 @@ func newService(t *testing.T) *service {
 	r := &connect.Refresher{Store: s.store, Vault: v, Logger: log}
 	r.Configure(setup)
 	s.connector = &connect.Connector{Setup: setup, Refresher: r, Store: s.store, Vault: v, Logger: log}
+	stored := &connect.StoredKeys{Store: s.store, Logger: log}
+	must(t, stored.Load(t.Context()))
 	s.api = &api.API{
+		APIKeys:   &connect.Keys{Store: s.store, Stored: stored, Logger: log},
 		Connector: s.connector, Logger: log, RequestID: func(*http.Request) string { return "req1" },
 		Keys: connect.NewKeyring([]connect.APIKey{
 			{Name: "app", Key: connect.DigestOf(key), Scopes: policy.AllScopes},
 			{Name: "modest", Key: connect.DigestOf(modest), Scopes: policy.DefaultScopes},
 			{Name: "powerless", Key: connect.DigestOf(powerless)},
-			{Name: "proxy", Key: connect.DigestOf(restricted), Scopes: policy.AllScopes, Integrations: []string{"g-apikey"}},
-		}),
+			{Name: "proxy", Key: connect.DigestOf(restricted), Scopes: policy.AllScopes, Limits: policy.Limits{Integrations: []string{"g-apikey"}}},
+		}, stored),
 	}
 	return s
 }

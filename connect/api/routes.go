@@ -48,6 +48,12 @@ func (a *API) routes() map[string]handler {
 		"POST /connections/refresh":   a.app(policy.ConnectionsUpdate, a.refreshConnection),
 		"POST /explain":               a.app(policy.Explain, a.explain),
 
+		"GET /keys":                a.app(policy.KeysList, a.listKeys),
+		"POST /keys":               a.app(policy.KeysCreate, a.createKey),
+		"PATCH /keys/{name}":       a.app(policy.KeysUpdate, a.updateKey),
+		"DELETE /keys/{name}":      a.app(policy.KeysDelete, a.revokeKey),
+		"POST /keys/{name}/rotate": a.app(policy.KeysUpdate, a.rotateKey),
+
 		"GET /logs":                a.app(policy.LogsRead, a.listLogs),
 		"GET /logs/{log}":          a.app(policy.LogsRead, a.getLog),
 		"GET /webhooks":            a.app(policy.WebhooksRead, a.listEndpoints),

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 )
@@ -145,8 +146,29 @@ func (s Scopes) Has(scope Scope) bool {
 	return i >= 0 && s.bits&(1<<i) != 0
 }
 
-// Covers tells whether the set has every scope of another.
-func (s Scopes) Covers(other Scopes) bool { return other.bits&^s.bits == 0 }
+// Lacks returns the first scope that another set has and this one has not.
+func (s Scopes) Lacks(other Scopes) (scope Scope, lacks bool) {
+	missing := other.bits &^ s.bits
+	if missing == 0 {
+		return "", false
+	}
+	return table[bits.TrailingZeros64(missing)].scope, true
+}
+
+// MarshalText writes the set's names with spaces between.
+func (s Scopes) MarshalText() ([]byte, error) { return []byte(s.names), nil }
+
+// UnmarshalText reads a set as it was kept. What isn't known (any more) is kept
+// and good for nothing.
+func (s *Scopes) UnmarshalText(text []byte) error {
+	*s = Scopes{names: string(text)}
+	for name := range strings.FieldsSeq(s.names) {
+		if one, err := ParseScopes(name); err == nil {
+			s.bits |= one.bits
+		}
+	}
+	return nil
+}
 
 // Names are the names that the set was made of, sorted.
 func (s Scopes) Names() []string { return strings.Fields(s.names) }

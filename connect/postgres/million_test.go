@@ -38,7 +38,7 @@ func BenchmarkMillion(b *testing.B) {
 		if err := s.Migrate(b.Context()); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := s.APIKeys(b.Context()); err != nil {
+		if _, _, err := s.APIKeys(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 		if _, _, err := s.Changes(b.Context(), time.Time{}); err != nil {

@@ -93,6 +93,9 @@ func Of(err error) *Problem {
 		body    *scheme.BodyError
 		lookup  *scheme.LookupError
 		scope   *policy.ScopeError
+		call    *policy.CallError
+		limit   *policy.LimitError
+		rate    *connect.RateError
 	)
 	switch {
 	case errors.As(err, &own):
@@ -103,6 +106,12 @@ func Of(err error) *Problem {
 		return &Problem{Status: http.StatusUnauthorized, Code: auth.Code, Message: auth.Message, Action: "fix_request", Payload: struct{}{}}
 	case errors.As(err, &scope):
 		return &Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "Insufficient scope. Required: " + string(scope.Required), Action: "fix_request"}
+	case errors.As(err, &call):
+		return &Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "The caller may not make this call: " + call.Reason + ".", Action: "fix_request"}
+	case errors.As(err, &limit):
+		return Invalid("body", Field{Code: "custom", Message: limit.Reason, Path: []string{"limits", limit.Limit}})
+	case errors.As(err, &rate):
+		return &Problem{Status: http.StatusTooManyRequests, Code: "too_many_request", Message: "The caller makes calls faster than it may.", Retryable: true, Action: "retry", RetryAfter: rate.RetryAfter}
 	case errors.As(err, &unknown):
 		return &Problem{Status: http.StatusNotFound, Code: "unknown_provider_config", Message: "Integration \"" + unknown.Key + "\" does not exist", Action: "fix_request"}
 	case errors.As(err, &reauth):

@@ -80,6 +80,8 @@ func Run(t *testing.T, open func(t *testing.T) (first, second connect.Store)) {
 		{"logs by many are all kept", logRace},
 		{"old logs are removed", sweepLogs},
 		{"API keys are kept", apiKeys},
+		{"API keys change and their version with them", apiKeyChanges},
+		{"the use of API keys is noted", apiKeyUse},
 		{"Sweep removes what has ended and nothing else", sweep},
 		{"Migrate can be repeated and keeps everything", migrateAgain},
 		{"a done context ends every call", canceled},
@@ -122,25 +124,6 @@ func (s stores) both(n int, do func(n int, s connect.Store)) {
 	}
 	close(start)
 	done.Wait()
-}
-
-func apiKeys(t *testing.T, s stores) {
-	created := time.Date(2030, 1, 2, 3, 4, 5, 678901000, time.UTC)
-	a := connect.APIKey{Name: "a 'key'", Key: digest(), Created: created}
-	b := connect.APIKey{Name: "b", Key: digest(), Created: created.Add(time.Hour)}
-	for _, k := range []connect.APIKey{a, b} {
-		must(t, s[0].PutAPIKey(t.Context(), k))
-	}
-	for _, k := range []connect.APIKey{{Name: "b", Key: digest()}, {Name: "c", Key: b.Key}, b} {
-		expectErr(t, s[1].PutAPIKey(t.Context(), k), connect.ErrExists)
-	}
-	keys, err := s[1].APIKeys(t.Context())
-	must(t, err)
-	found := map[string]connect.APIKey{}
-	for _, k := range keys {
-		found[k.Name] = k
-	}
-	equal(t, found, map[string]connect.APIKey{a.Name: a, b.Name: b})
 }
 
 func sweep(t *testing.T, s stores) {
@@ -213,7 +196,7 @@ func canceled(t *testing.T, s stores) {
 		"Lease":         func() error { _, err := s[0].Lease(ctx, "a", "node", time.Hour); return err },
 		"Release":       func() error { return s[0].Release(ctx, connect.Lease{Name: "a"}) },
 		"PutAPIKey":     func() error { return s[0].PutAPIKey(ctx, connect.APIKey{Name: "a"}) },
-		"APIKeys":       func() error { _, err := s[0].APIKeys(ctx); return err },
+		"APIKeys":       func() error { _, _, err := s[0].APIKeys(ctx); return err },
 		"Sweep":         func() error { return s[0].Sweep(ctx, time.Now()) },
 		"Migrate":       func() error { return s[0].Migrate(ctx) },
 		"Ping":          func() error { return s[0].Ping(ctx) },

@@ -1,4 +1,0 @@
--- compatible: 1
-
--- Reserved.
-SELECT 1;

@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/policy"
+	"github.com/keycaddy/keycaddy/connect/problem"
+)
+
+// Credentials has the credential of a connection; *connect.Refresher is one.
+type Credentials interface {
+	Current(ctx context.Context, id connect.ID) (*connect.Bound, error)
+	// Whose returns a connection without its credential.
+	Whose(ctx context.Context, id connect.ID) (*connect.Connection, error)
+	Renewer
+}
+
+// Callers knows who calls; *connect.Keyring is one.
+type Callers interface {
+	// Check returns whose an Authorization header is, or an *connect.AuthError.
+	Check(authorization string, now time.Time) (*connect.Caller, error)
+}
+
+// Resolve finds out who calls whom. Errors: *connect.AuthError,
+// *policy.ScopeError, *connect.RateError, *problem.Problem, and those of
+// Credentials.Current.
+func (p *Proxy) Resolve(r *http.Request, callers Callers, setup *connect.Setup, c Credentials) (*Call, error) {
+	now := time.Now()
+	caller, err := callers.Check(r.Header.Get("Authorization"), now)
+	if err != nil {
+		return nil, err
+	}
+	if err := caller.Needs(policy.ProxyCall); err != nil {
+		return nil, err
+	}
+	if err := caller.Count(now); err != nil {
+		return nil, err
+	}
+	if err := acceptable(r); err != nil {
+		return nil, err
+	}
+	id, err := named(r.Header)
+	if err != nil {
+		return nil, err
+	}
+	call, err := resolve(r.Context(), caller, id, setup, c)
+	if err != nil {
+		return nil, err
+	}
+	again, err := asksForRetries(r.Header, p.Retries)
+	if err != nil {
+		return nil, err
+	}
+	if again != nil {
+		again.facts = call.integration.Provider.Retry
+	}
+	call.retrying = again
+	return call, nil
+}
+
+// resolve finds the connection of a call and its credential, which isn't read
+// before it is known that the caller reaches the connection (S99).
+func resolve(ctx context.Context, caller *connect.Caller, id connect.ID, setup *connect.Setup, c Credentials) (*Call, error) {
+	if !caller.Rules.Integration(id.Integration) {
+		return nil, &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is not for the integration.", Action: "fix_request"}
+	}
+	in, err := setup.Integration(id.Integration)
+	if err != nil {
+		return nil, err
+	}
+	if !caller.Rules.Named(id.Integration, id.Connection) {
+		return nil, connect.ErrNotFound
+	}
+	if caller.Rules.NeedsOwner() {
+		conn, err := c.Whose(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if !caller.Reaches(conn) {
+			return nil, connect.ErrNotFound // as if there were none
+		}
+	}
+	auth, err := c.Current(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Call{Caller: caller, ID: id, Auth: auth, renewer: c, integration: in}, nil
+}
+
+// aim decides where a call goes, and whether its caller may make it: one
+// canonical form of the path is what the caller's limits are held against, and
+// what is sent. The rule is the one that lets it through, "" if there is none.
+// Errors: *PathError, *policy.CallError.
+func (p *Proxy) aim(call *Call, method, path, rawQuery string) (target url.URL, rule string, err error) {
+	canonical, err := p.Paths.Canonical(path)
+	if err != nil {
+		return target, "", err
+	}
+	if rule, err = call.Caller.Rules.Decide(method, canonical, rawQuery); err != nil {
+		return target, "", err
+	}
+	target, err = below(call.Auth.Base, canonical, rawQuery)
+	return target, rule, err
+}
+
+// named reads which connection a request is for.
+func named(h http.Header) (connect.ID, error) {
+	var missing []problem.Field
+	one := func(name, path string) string {
+		v := h[name]
+		switch {
+		case len(v) == 0 || len(v) == 1 && v[0] == "":
+			missing = append(missing, problem.Field{Code: "invalid_type", Message: "The header " + name + " is missing", Path: []string{path}})
+		case len(v) > 1:
+			missing = append(missing, problem.Field{Code: "custom", Message: "The header " + name + " came more than once", Path: []string{path}})
+		case len(v[0]) > 255:
+			missing = append(missing, problem.Field{Code: "too_big", Message: "The header " + name + " is longer than 255 characters", Path: []string{path}})
+		default:
+			return v[0]
+		}
+		return ""
+	}
+	id := connect.ID{Integration: one(HeaderIntegration, "provider-config-key"), Connection: one(HeaderConnection, "connection-id")}
+	if override := h.Get("Base-Url-Override"); override != "" {
+		return id, &problem.Problem{Status: http.StatusBadRequest, Code: "base_url_override_disabled", Message: "The header Base-Url-Override is not accepted: a connection's credential goes to its provider only.", Action: "fix_request"}
+	}
+	if len(missing) > 0 {
+		return id, problem.Invalid("headers", missing...)
+	}
+	return id, nil
+}
+
+var _ Credentials = (*connect.Refresher)(nil)
+var _ Callers = (*connect.Keyring)(nil)
