@@ -113,10 +113,10 @@ func (c callLogs) wants(j *connect.Journal, failed bool, now time.Time) bool {
 	return c.share > 0 && rand.Float64() < c.share || c.failed && failed && j.Failed(now)
 }
 
-// logCall has a call logged that has ended, if it is one of those. Path is that
-// which the provider was asked for; call is nil if it was refused before it was
-// clear whom it is for.
-func (run *running) logCall(r *http.Request, path string, call *proxy.Call, began time.Time, aborted bool, err error) {
+// logCall has a call logged that has ended, if it is one of those. Prefix is what
+// comes before the provider's path; call is nil if the call was refused before it
+// was clear whom it is for.
+func (run *running) logCall(r *http.Request, prefix string, call *proxy.Call, began time.Time, aborted bool, err error) {
 	failed := aborted || err != nil || call.Status >= 400
 	now := time.Now()
 	var unknown *connect.AuthError
@@ -125,7 +125,7 @@ func (run *running) logCall(r *http.Request, path string, call *proxy.Call, bega
 	}
 	l := connect.Log{
 		ID: strings.ReplaceAll(uuid.NewString(), "-", ""), Kind: connect.LogCall, Status: connect.LogSuccess,
-		Method: r.Method, Path: path, Started: began, Took: now.Sub(began),
+		Method: r.Method, Path: strings.TrimPrefix(r.URL.EscapedPath(), prefix), Started: began, Took: now.Sub(began),
 	}
 	if call != nil {
 		c := &call.Auth.Connection

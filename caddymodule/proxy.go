@@ -190,7 +190,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Ha
 	counts.inFlight.Inc()
 	defer func() {
 		counts.observe(call, began, aborted, err)
-		run.logCall(r, strings.TrimPrefix(r.URL.EscapedPath(), p.StripPrefix), call, began, aborted, err)
+		run.logCall(r, p.StripPrefix, call, began, aborted, err)
 	}()
 	call, err = p.proxy.Resolve(r, run.keys, run.setup, run.refresher)
 	if err == nil {

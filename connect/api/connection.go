@@ -79,6 +79,7 @@ func (a *API) getConnection(w http.ResponseWriter, r *http.Request) error {
 		return a.notFetched(r, id, err)
 	}
 	a.Logger.Info("credential fetched by the app", logFields(id)...)
+	a.noteFetch(r, &c)
 	out := whole(&c, offset)
 	out.LastFetchedAt, out.Credentials = time.Now().UTC().Format(offset), credentialsJSON(in.Provider, &cred, withRefreshToken)
 	out.Scopes = cred.Scopes

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"strconv"
@@ -47,6 +48,21 @@ type stepJSON struct {
 	Name    string `json:"name"`
 	Message string `json:"message,omitempty"`
 	Detail  string `json:"provider_message,omitempty"`
+}
+
+// noteFetch logs that an app was given a credential: with which key, never what.
+func (a *API) noteFetch(r *http.Request, c *connect.Connection) {
+	l := connect.Log{
+		ID: rand.Text(), Kind: connect.LogFetch, Status: connect.LogSuccess, Caller: "admin endpoint",
+		Integration: c.Integration, Connection: c.ID.Connection, Provider: c.Provider, Started: time.Now(),
+	}
+	if key, ok := r.Context().Value(callerKey{}).(connect.APIKey); ok {
+		l.Caller = key.Name
+	}
+	if c.EndUser != nil {
+		l.EndUser = c.EndUser.ID
+	}
+	a.Connector.Journal.Write(r.Context(), l)
 }
 
 // listLogs lists logs, the newest first, without their steps.

@@ -1,11 +1,15 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect"
 )
@@ -45,4 +49,25 @@ func TestLogsAreListedAndShown(t *testing.T) {
 	s.get("/logs?text="+fmt.Sprintf("%0256d", 0)).fails(t, 400, "invalid_query_params", "too_big:text")
 	s.call("GET", "/logs", "-", "").fails(t, 401, "missing_auth_header")
 	s.call("GET", "/logs/a1", "Bearer "+restricted, "").fails(t, 403, "forbidden")
+}
+
+func TestFetchedCredentialsAreLogged(t *testing.T) {
+	s := newService(t)
+	s.connector.Journal = connect.NewJournal(s.store, zap.NewNop(), nil)
+	s.connect("g-apikey", "c1", &connect.EndUser{ID: "u1"}, map[string]string{"api_key": "canary-key"})
+	if a := s.get("/connections/c1?provider_config_key=g-apikey"); a.status != 200 || !strings.Contains(a.body, "canary-key") {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it writes what there is, and ends
+	s.connector.Journal.Run(ctx)
+	a := s.get("/logs?kind=fetch")
+	for _, want := range []string{`"connection_id":"c1"`, `"caller":"app"`, `"end_user_id":"u1"`, `"status":"success"`} {
+		if !strings.Contains(a.body, want) {
+			t.Errorf("no %s in %s", want, a.body)
+		}
+	}
+	if strings.Count(a.body, `"kind"`) != 1 || strings.Contains(a.body, "canary") {
+		t.Errorf("logs %s", a.body)
+	}
 }

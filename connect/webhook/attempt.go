@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/keycaddy/keycaddy/connect"
 )
@@ -26,7 +28,7 @@ const (
 	pauseMin, pauseMax = 30 * time.Second, 15 * time.Minute
 	// retryAfterMax bounds what an endpoint may ask for.
 	retryAfterMax = 24 * time.Hour
-	// maxError bounds what is kept of an error, in bytes.
+	// maxError bounds what is kept of an error, in characters.
 	maxError = 200
 )
 
@@ -100,11 +102,16 @@ func told(err error) string {
 	if errors.As(err, &ue) {
 		err = ue.Err
 	}
-	s := err.Error()
 	if errors.Is(err, context.DeadlineExceeded) {
-		s = "no answer in time"
+		return "no answer in time"
 	}
-	return s[:min(len(s), maxError)]
+	n := 0
+	return strings.Map(func(r rune) rune { // a certificate's names are the other side's words
+		if n++; n > maxError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, err.Error())
 }
 
 // retryAfter reads how long to wait (RFC 9110 section 10.2.3); 0: not said.
