@@ -53,11 +53,8 @@ type stepJSON struct {
 // noteFetch logs that an app was given a credential: with which key, never what.
 func (a *API) noteFetch(r *http.Request, c *connect.Connection) {
 	l := connect.Log{
-		ID: rand.Text(), Kind: connect.LogFetch, Status: connect.LogSuccess, Caller: "admin endpoint",
+		ID: rand.Text(), Kind: connect.LogFetch, Status: connect.LogSuccess, Caller: a.caller(r),
 		Integration: c.Integration, Connection: c.ID.Connection, Provider: c.Provider, Started: time.Now(),
-	}
-	if key, ok := r.Context().Value(callerKey{}).(connect.APIKey); ok {
-		l.Caller = key.Name
 	}
 	if c.EndUser != nil {
 		l.EndUser = c.EndUser.ID

@@ -16,7 +16,7 @@ import (
 )
 
 // failing makes the first tries of an event on a table (such as INSERT ON
-// keycaddy.api_keys) do something else: raise, or whatever SQL says.
+// keycaddy.sessions) do something else: raise, or whatever SQL says.
 func failing(t *testing.T, dsn, event string, tries int, sql string) {
 	t.Helper()
 	do(t, dsn, `CREATE SEQUENCE tries`, fmt.Sprintf(`CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -63,13 +63,15 @@ func TestS117WhatPassesIsTriedAgain(t *testing.T) {
 		"a value that the database refuses": {raise("22003"), always, true, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			defer do(t, dsn, `DROP FUNCTION fail CASCADE`, `DROP SEQUENCE tries`, `TRUNCATE keycaddy.api_keys, keycaddy.flows`)
+			defer do(t, dsn, `DROP FUNCTION fail CASCADE`, `DROP SEQUENCE tries`, `TRUNCATE keycaddy.sessions, keycaddy.flows`)
 			f := connect.Flow{ID: "a", State: connect.DigestOf("a"), Expires: time.Now().Add(time.Hour)}
 			if err := s.PutFlow(t.Context(), f); err != nil {
 				t.Fatal(err)
 			}
-			call := func() error { return s.PutAPIKey(t.Context(), connect.APIKey{Name: "a"}) }
-			event := `INSERT ON keycaddy.api_keys`
+			call := func() error {
+				return s.PutSession(t.Context(), connect.Session{Token: connect.DigestOf("a"), Expires: time.Now().Add(time.Hour)})
+			}
+			event := `INSERT ON keycaddy.sessions`
 			if test.again {
 				call = func() error { return s.FinishFlow(t.Context(), "a", connect.Outcome{}) }
 				event = `UPDATE ON keycaddy.flows`
