@@ -143,7 +143,7 @@ func TestPagesAreAccessible(t *testing.T) {
 		}
 		c.call("POST", "/connect/sessions", map[string]any{
 			"end_user":             map[string]string{"id": "ada", "display_name": "Ada Lovelace", "email": "ada@example.com"},
-			"allowed_integrations": integrations,
+			"allowed_integrations": append([]string{}, integrations...),
 		}, &answer)
 		return answer.Data.Link
 	}
