@@ -20,7 +20,7 @@ func (l *linter) fields(namespace string, fields []Field) {
 		if secretName.MatchString(f.Name) && !f.Secret {
 			l.add(path, RuleSecret, "field %s must be marked secret: true", f.Name)
 		}
-		if namespace == "conn" && f.Secret && f.Asked() && l.p.Authorize == nil {
+		if namespace == "conn" && f.Secret && f.Asked() {
 			l.add(path, RuleSecret, "field %s is a secret and conn_fields are stored as they are; move it to cred_fields", f.Name)
 		}
 		// Apps may read a connection field, and put it into their paths.

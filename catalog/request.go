@@ -134,9 +134,8 @@ type Derive struct {
 	ExpiresIn   string `yaml:"expires_in"`
 	EachRefresh bool   `yaml:"each_refresh"`
 
-	Forget  []string `yaml:"forget"`  // connection fields deleted after use
-	Unknown bool     `yaml:"unknown"` // a look-up exists, but its facts are not known
-	Assumed bool     `yaml:"assumed"`
+	Unknown bool `yaml:"unknown"` // a look-up exists, but its facts are not known
+	Assumed bool `yaml:"assumed"`
 }
 
 // Pick chooses one element of the list at Array (empty: the whole answer): the

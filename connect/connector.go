@@ -251,7 +251,7 @@ func (c *Connector) submit(ctx context.Context, v *Visit, in *Integration, answe
 
 // depart sends the visitor to the provider.
 func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r scheme.Redirector, answers map[string]string) (Step, error) {
-	config, err := r.Prepare(answers)
+	entered, err := r.Prepare(answers)
 	if err != nil {
 		return Step{}, err
 	}
@@ -262,17 +262,15 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 		Browser:     DigestOf(binding),
 		Session:     v.Token,
 		Integration: in.Key,
-		Config:      config,
+		Config:      entered.Config,
 		RedirectURL: c.Setup.CallbackURL(in),
 		Expires:     time.Now().Add(FlowTTL),
 	}
-	defaults := v.Defaults[in.Key]
-	if d, ok := r.(scheme.Departer); ok {
-		if err := f.depart(ctx, d, state, binding, defaults); err != nil {
-			return Step{}, err
-		}
+	flow, err := f.depart(ctx, r, state, binding, entered.Fields, v.Defaults[in.Key])
+	if err != nil {
+		return Step{}, err
 	}
-	to, err := r.AuthURL(schemeFlow(&f, state, binding, defaults))
+	to, err := r.AuthURL(flow)
 	if err != nil {
 		return Step{}, err
 	}
@@ -306,13 +304,21 @@ func derive(purpose, state, binding string) []byte {
 // characters that RFC 7636 section 4.1 asks for.
 func schemeFlow(f *Flow, state, binding string, d SessionDefaults) scheme.Flow {
 	kept, config := f.kept(state, binding)
+	var fields map[string]scheme.Secret
+	if len(kept.Fields) > 0 {
+		fields = make(map[string]scheme.Secret, len(kept.Fields))
+		for name, v := range kept.Fields {
+			fields[name] = scheme.Secret(v)
+		}
+	}
 	return scheme.Flow{
 		State:       state,
 		Verifier:    scheme.Secret(base64.RawURLEncoding.EncodeToString(derive("pkce verifier", state, binding))),
 		Nonce:       base64.RawURLEncoding.EncodeToString(derive("nonce", state, binding)),
 		RedirectURL: f.RedirectURL,
 		Config:      config,
-		Kept:        kept,
+		Fields:      fields,
+		Kept:        scheme.Secret(kept.Scheme),
 		Scopes:      d.Scopes,
 		Params:      d.AuthorizationParams,
 	}

@@ -26,14 +26,16 @@ func TestS53WhatAFlowKeepsRestsSealed(t *testing.T) {
 	const secret = "canary-request-token-secret"
 	config := map[string]string{"region": "eu"}
 	f := Flow{ID: "f1", Config: config}
-	if err := f.depart(t.Context(), departing{kept: secret}, "state", "binding", SessionDefaults{}); err != nil {
+	const password = "canary-password"
+	sent, err := f.depart(t.Context(), departing{kept: secret}, "state", "binding", map[string]scheme.Secret{"password": password}, SessionDefaults{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if text := fmt.Sprint(f.Config); strings.Contains(text, secret) || len(f.Config) != 2 || len(config) != 1 {
+	if text := fmt.Sprint(f.Config); strings.Contains(text, "canary") || len(f.Config) != 2 || len(config) != 1 {
 		t.Errorf("the flow is stored as %s", text)
 	}
 	got := schemeFlow(&f, "state", "binding", SessionDefaults{})
-	if got.Kept.Reveal() != secret || !reflect.DeepEqual(got.Config, map[string]string{"region": "eu"}) {
+	if !reflect.DeepEqual(got, sent) || got.Kept.Reveal() != secret || got.Fields["password"].Reveal() != password || !reflect.DeepEqual(got.Config, map[string]string{"region": "eu"}) {
 		t.Errorf("got %q, %v", got.Kept.Reveal(), got.Config)
 	}
 	other := f
@@ -44,12 +46,12 @@ func TestS53WhatAFlowKeepsRestsSealed(t *testing.T) {
 		"another browser": schemeFlow(&f, "state", "other", SessionDefaults{}), "another state": schemeFlow(&f, "other", "binding", SessionDefaults{}),
 		"another flow": schemeFlow(&other, "state", "binding", SessionDefaults{}), "changed": schemeFlow(&changed, "state", "binding", SessionDefaults{}),
 	} {
-		if flow.Kept != "" || flow.Config[keptField] != "" {
+		if flow.Kept != "" || len(flow.Fields) > 0 || flow.Config[keptField] != "" {
 			t.Errorf("%s: got %q", name, flow.Kept.Reveal())
 		}
 	}
 	want := errors.New("the provider is down")
-	if err := f.depart(t.Context(), departing{err: want}, "state", "binding", SessionDefaults{}); !errors.Is(err, want) {
+	if _, err := f.depart(t.Context(), departing{err: want}, "state", "binding", nil, SessionDefaults{}); !errors.Is(err, want) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -220,9 +220,6 @@ func (b base) keepsAssertion() bool {
 
 // withoutEphemeral drops the fields that were needed once.
 func (b base) withoutEphemeral(g Grant) Grant {
-	if !b.keepsAssertion() {
-		return g
-	}
 	fields := make(map[string]Secret, len(g.Fields))
 	for name, v := range g.Fields {
 		if f, ok := b.provider.Field("cred", name); !ok || !f.Ephemeral {

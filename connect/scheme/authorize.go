@@ -16,7 +16,7 @@ import (
 func (b base) authURL(f Flow) (string, error) {
 	a := b.provider.Authorize
 	flow := b.flowValues(f)
-	env := b.env(Grant{Config: f.Config}, flow)
+	env := b.env(f.grant(), flow)
 	u, err := a.URL.Fill(env)
 	if err != nil {
 		return "", fmt.Errorf("authorization URL of provider %s: %w", b.provider.ID, err)

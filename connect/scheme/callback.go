@@ -15,7 +15,7 @@ func (b base) checkIssuer(f Flow, callback url.Values) error {
 	if a.Issuer.IsZero() {
 		return nil
 	}
-	issuer, err := a.Issuer.Fill(b.env(Grant{Config: f.Config}, nil))
+	issuer, err := a.Issuer.Fill(b.env(f.grant(), nil))
 	if err != nil {
 		return &CallbackError{Code: "iss_mismatch"}
 	}

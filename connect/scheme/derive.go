@@ -26,10 +26,8 @@ func (b base) derive(ctx context.Context, g Grant, bind func(Grant) (*Binding, e
 	if g.Config == nil {
 		g.Config = map[string]string{}
 	}
-	var forget []string
 	for i := range b.provider.Derive {
 		d := &b.provider.Derive[i]
-		forget = append(forget, d.Forget...)
 		if d.Unknown || d.UnlessSet && isSet(d, g.Config) || !b.applies(d.When, g) {
 			continue
 		}
@@ -45,9 +43,6 @@ func (b base) derive(ctx context.Context, g Grant, bind func(Grant) (*Binding, e
 		default:
 			return Grant{}, err
 		}
-	}
-	for _, name := range forget {
-		delete(g.Config, name)
 	}
 	return g, nil
 }

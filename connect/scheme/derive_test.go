@@ -50,7 +50,6 @@ func TestLookupsFillFields(t *testing.T) {
 		"a claim":           {``, "  - {jwt_claim: tid, of: access_token, to: id}", nil, map[string]string{"id": "t1"}},
 		"of the token":      {``, "  - {from_token_response: true, set: {dc: api}, transform: 'after:zohoapis.'}", nil, map[string]string{"dc": "eu"}},
 		"unknown":           {``, "  - {unknown: true}", nil, map[string]string{}},
-		"forgotten":         {``, "  - {forget: [password]}", map[string]string{"password": userKey}, map[string]string{}},
 		"optional, refused": {`-403`, "  - {request: {method: GET, url: /me}, set: {id: id}, optional: true}", nil, map[string]string{}},
 	}
 	for name, test := range tests {

@@ -51,7 +51,7 @@ func (s install) AuthURL(f Flow) (string, error) { return s.installURL(f) }
 
 func (b base) installURL(f Flow) (string, error) {
 	a := b.provider.Authorize
-	env := b.env(Grant{Config: f.Config}, b.flowValues(f))
+	env := b.env(f.grant(), b.flowValues(f))
 	u, err := a.URL.Fill(env)
 	if err != nil {
 		return "", fmt.Errorf("installation page of provider %s: %w", b.provider.ID, err)
@@ -92,7 +92,8 @@ func (s install) Exchange(ctx context.Context, f Flow, callback url.Values) (Gra
 	if err != nil {
 		return Grant{}, err
 	}
-	g := Grant{Config: config}
+	f.Config = config
+	g := f.grant()
 	if s.provider.Token == nil {
 		g.Issued = time.Now()
 		return g, nil

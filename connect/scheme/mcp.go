@@ -64,7 +64,7 @@ func (s mcp) Depart(ctx context.Context, f Flow) (Secret, error) {
 			return "", err
 		}
 	} else if s.registers() {
-		u, err := s.provider.Registration.URL.Fill(s.env(Grant{Config: f.Config}, nil))
+		u, err := s.provider.Registration.URL.Fill(s.env(f.grant(), nil))
 		if err != nil {
 			return "", fmt.Errorf("registration URL of provider %s: %w", s.provider.ID, err)
 		}

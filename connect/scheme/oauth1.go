@@ -48,7 +48,7 @@ type temporary struct {
 // address, since OAuth 1 has no parameter for it.
 func (s oauth1) Depart(ctx context.Context, f Flow) (Secret, error) {
 	a := s.provider.Authorize
-	g := Grant{Config: f.Config}
+	g := f.grant()
 	callback, err := url.Parse(f.RedirectURL)
 	if err != nil {
 		return "", fmt.Errorf("callback address: %w", err)
@@ -81,7 +81,7 @@ func (s oauth1) AuthURL(f Flow) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	env := s.env(Grant{Config: f.Config}, s.flowValues(f))
+	env := s.env(f.grant(), s.flowValues(f))
 	u, err := s.provider.Authorize.URL.Fill(env)
 	if err != nil {
 		return "", fmt.Errorf("authorization URL of provider %s: %w", s.provider.ID, err)
@@ -147,7 +147,8 @@ func (s oauth1) Exchange(ctx context.Context, f Flow, callback url.Values) (Gran
 	if err != nil {
 		return Grant{}, err
 	}
-	g := Grant{Config: config}
+	f.Config = config
+	g := f.grant()
 	doc, err := s.tokenRequest(ctx, g, s.provider.Token.URL, s.provider.Token.Params, s.flowValues(f), &oauth1Signer{
 		token: t.Token, tokenSecret: t.Secret, extra: map[string]string{"oauth_verifier": callback.Get("oauth_verifier")},
 	})

@@ -31,18 +31,8 @@ func newOAuth2(b base) (Scheme, error) {
 	return oauth2Code{b}, nil
 }
 
-// Prepare checks the connection fields, which the addresses are made of.
-func (b base) Prepare(answers map[string]string) (map[string]string, error) {
-	bad := FieldErrors{}
-	config := b.answers(b.provider.ConnFields, answers, bad)
-	if len(bad) == 0 {
-		b.fits(Grant{Config: config}, bad)
-	}
-	if len(bad) > 0 {
-		return nil, bad
-	}
-	return config, nil
-}
+// Prepare checks the fields, which the addresses are made of.
+func (b base) Prepare(answers map[string]string) (Grant, error) { return b.accept(answers) }
 
 // AuthURL returns the authorization request.
 func (s oauth2Code) AuthURL(f Flow) (string, error) { return s.authURL(f) }
@@ -88,7 +78,8 @@ func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (
 	if err != nil {
 		return Grant{}, err
 	}
-	g := s.asking(Grant{Config: config}, f.Scopes)
+	f.Config = config
+	g := s.asking(f.grant(), f.Scopes)
 	call := s.newTokenCall(g, s.withCode(f, code))
 	c, err := s.config(call, s.app.ClientID, s.app.ClientSecret)
 	if err != nil {
@@ -105,7 +96,7 @@ func (s oauth2Code) Exchange(ctx context.Context, f Flow, callback url.Values) (
 	if err := s.checkNonce(f, call.answer); err != nil {
 		return Grant{}, err
 	}
-	return s.known(ctx, call.answer.grant(g, time.Now())), nil
+	return s.known(ctx, s.withoutEphemeral(call.answer.grant(g, time.Now()))), nil
 }
 
 // withCode are the flow's values with the code, for entries that spell the

@@ -60,6 +60,36 @@ func TestExchangeIsOneStandardRequest(t *testing.T) {
 	}
 }
 
+func TestS53SecretsThatAreEnteredBeforeTheRedirectAreNoPlainValues(t *testing.T) {
+	e := newEndpoint(t, say(200, good))
+	s := forTest(t, oauth(t, e.URL, "conn_fields: [{name: team}]\ncred_fields: [{name: api_key, required: true, secret: true}, {name: password, secret: true, ephemeral: true}]\n"+
+		"authorize: {url: 'BASE/authorize', pkce: true, params: {password: '{cred.password}'}}\ntoken: {url: 'BASE/token', headers: {x-api-key: '{cred.api_key}'}}\n"))
+	r := s.(Redirector)
+	var bad FieldErrors
+	if _, err := r.Prepare(map[string]string{"team": "7"}); !errors.As(err, &bad) || bad["api_key"] == "" {
+		t.Errorf("got %v", err)
+	}
+	g, err := r.Prepare(map[string]string{"team": "7", "api_key": userKey, "password": "pw"})
+	must(t, err)
+	if !reflect.DeepEqual(g.Config, map[string]string{"team": "7"}) {
+		t.Errorf("plain values %v", g.Config)
+	}
+	f := Flow{State: "s", Verifier: verifier, RedirectURL: "https://keycaddy.example/oauth/callback", Config: g.Config, Fields: g.Fields}
+	to, err := r.AuthURL(f)
+	must(t, err)
+	if u, err := url.Parse(to); err != nil || u.Query().Get("password") != "pw" {
+		t.Errorf("sent to %s, %v", to, err)
+	}
+	g, err = r.Exchange(t.Context(), f, url.Values{"code": {code}, "state": {"s"}})
+	must(t, err)
+	if sent, _, _ := e.last(t); sent.Header.Get("X-Api-Key") != userKey {
+		t.Errorf("sent %v", sent.Header)
+	}
+	if !reflect.DeepEqual(g.Fields, map[string]Secret{"api_key": userKey}) || !reflect.DeepEqual(g.Config, map[string]string{"team": "7"}) {
+		t.Errorf("kept %d secrets, plain values %v", len(g.Fields), g.Config)
+	}
+}
+
 func TestS49RefreshTokenIsKeptOrReplaced(t *testing.T) {
 	for name, test := range map[string]struct{ body, token, previous string }{
 		"omitted": {`{"access_token":"n"}`, refreshToken, ""},

@@ -80,9 +80,9 @@ type Importer interface {
 
 // A Redirector gets its credential by sending the end user to the provider.
 type Redirector interface {
-	// Prepare checks the answers that are needed before the redirect and
-	// returns them as the connection's plain values. Errors: FieldErrors.
-	Prepare(answers map[string]string) (map[string]string, error)
+	// Prepare checks the answers that are needed before the redirect and makes
+	// a grant of them that has no token yet. Errors: FieldErrors.
+	Prepare(answers map[string]string) (Grant, error)
 	// AuthURL is where the browser is sent.
 	AuthURL(f Flow) (string, error)
 	// Check tells whether a callback brings something that can be redeemed. It
@@ -115,10 +115,17 @@ type Flow struct {
 	Nonce       string // of an ID token, OpenID Connect Core 1.0 section 2
 	RedirectURL string
 	Config      map[string]string
+	// Fields are the secrets that were asked for before the redirect.
+	Fields map[string]Secret
 	// Kept is what Depart has returned, if the scheme is a Departer.
 	Kept   Secret
 	Scopes []string          // instead of the integration's
 	Params map[string]string // added to the authorization URL
+}
+
+// grant has what is known before there is a token.
+func (f *Flow) grant() Grant {
+	return Grant{Config: f.Config, Credential: Credential{Fields: f.Fields}}
 }
 
 // Format keeps the verifier out of print.

@@ -31,7 +31,10 @@ func (s twoStep) Accept(ctx context.Context, answers map[string]string) (Grant, 
 	if err != nil {
 		return Grant{}, err
 	}
-	return s.withoutEphemeral(g), nil
+	if s.keepsAssertion() {
+		g = s.withoutEphemeral(g)
+	}
+	return g, nil
 }
 
 // Renew redeems the refresh token if the entry has one, and logs in again if
