@@ -85,11 +85,11 @@ tests() {
 	say "every entry of the catalog, against its played vendor"
 	bin/caddy keycaddy catalog simulate --all
 	say "tests"
-	# -count=1: what the tests in e2e start is not part of what go test compares.
+	# The longest come first. -count=1: what the tests in e2e start is not part of what go test compares.
 	# SQLite is C, translated: watching its memory for races finds nothing of ours,
 	# and makes it five times slower.
 	CGO_ENABLED=1 GOFLAGS="$GOFLAGS -gcflags=modernc.org/sqlite/lib=-race=false" \
-		go test -race -count=1 -timeout 20m "$@" ./...
+		go test -race -count=1 -timeout 20m "$@" ./e2e ./caddymodule/torture ./...
 }
 
 bench() {

@@ -166,7 +166,7 @@ func TestOneEnvGivesOneUUIDAndTime(t *testing.T) {
 	}
 }
 
-func TestOutputIsLimited(t *testing.T) {
+func TestS126OutputIsLimited(t *testing.T) {
 	e := env("conn.a", strings.Repeat("a", maxOutput), "conn.b", strings.Repeat("a", maxOutput+1))
 	for _, src := range []string{"{conn.a}x", "{conn.b}", "{base64(conn.a)}", "{base64(conn.a, conn.a)}", "{replace(conn.a, 'a', conn.a)}"} {
 		if _, err := mustValue(t, src).Fill(e); !errors.Is(err, errTooLong) {

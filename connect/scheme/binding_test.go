@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/keycaddy/keycaddy/catalog"
 )
 
 // bind makes a binding of an entry for the user's key.
@@ -204,6 +206,29 @@ func FuzzAddQuery(f *testing.F) {
 			t.Errorf("%q: twice gives %q, then %q", raw, got, again)
 		}
 	})
+}
+
+// BenchmarkBind is what each new version of a credential costs, once.
+func BenchmarkBind(b *testing.B) {
+	builtin, err := catalog.Builtin()
+	must(b, err)
+	for _, id := range []string{"github", "openai", "salesforce"} {
+		b.Run(id, func(b *testing.B) {
+			p, err := builtin.Provider(id)
+			must(b, err)
+			s, err := For(p, App{ClientID: "my-client", ClientSecret: clientSecret, RedirectURL: "https://keycaddy.example/oauth/callback"}, client())
+			must(b, err)
+			g := Grant{Config: map[string]string{"instance_url": "https://acme.my.salesforce.com"}}
+			g.AccessToken = accessToken
+			g.Fields = map[string]Secret{"api_key": userKey}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Bind(g); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 func BenchmarkInject(b *testing.B) {

@@ -139,10 +139,11 @@ func TestMCPDiscoveryFromServerToToken(t *testing.T) {
 	cred, err := DecodeCredential(data)
 	must(t, err)
 	w.docs["auth.example.com/.well-known/oauth-authorization-server/tenant"] = map[string]any{"issuer": mcpIssuer, "token_endpoint": "https://evil.example/token"}
+	w.docs["mcp.example.com/.well-known/oauth-protected-resource/v1/mcp"] = map[string]any{"resource": mcpServer, "authorization_servers": []string{"https://evil.example"}}
 	g, err = s.(Renewer).Renew(t.Context(), Grant{Credential: cred, Config: f.Config})
 	must(t, err)
 	if got := w.tokens[1]; !reflect.DeepEqual(got, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refreshToken}, "client_id": {"dyn1"}, "resource": {mcpServer}}) {
-		t.Errorf("S35, S43: renewal %v", got)
+		t.Errorf("S34, S35, S43: renewal %v", got)
 	}
 	b, err := s.(Scheme).Bind(g)
 	must(t, err)
