@@ -410,6 +410,29 @@ verify: {paths: [/settings]}
 	}
 }
 
+// The example of RFC 9421 section B.2.6, with the key of section B.1.4: what an
+// entry spells out is signed as the standard has it.
+func TestRFC9421Ed25519Example(t *testing.T) {
+	const key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n"
+	s := forTest(t, provider(t, "https://example.com", `
+auth_scheme: basic
+cred_fields: [{name: username}, {name: password, secret: true}]
+request:
+  base_url: BASE
+  headers:
+    signature: 'sig-b26=:{ed25519_sign_base64(cred.password, ''"date": Tue, 20 Apr 2021 02:07:55 GMT\n"@method": '', req.method, ''\n"@path": '', req.path, ''\n"@authority": '', req.host, ''\n"content-type": application/json\n"content-length": 18\n"@signature-params": ("date" "@method" "@path" "@authority" "content-type" "content-length");created=1618884473;keyid="'', cred.username, ''"'')}:'
+`))
+	b, err := s.Bind(Grant{Credential: Credential{Fields: map[string]Secret{"username": "test-key-ed25519", "password": key}}})
+	must(t, err)
+	const body = `{"hello": "world"}`
+	r := outgoing(t, "POST", "https://example.com/foo", body)
+	must(t, b.Inject(r))
+	must(t, b.Sign(r, []byte(body), true))
+	if got := r.Header.Get("Signature"); got != "sig-b26=:wqcAqbmYJ2ji2glfAMaRy4gruYYnx2nEFN2HN6jrnDnQCK1u02Gb04v9EDgwUPiu4A0w6vuQv5lIp5WPpBKRCw==:" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestHeadersSignedOverTheBody(t *testing.T) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	must(t, err)
