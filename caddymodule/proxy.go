@@ -70,6 +70,10 @@ type Proxy struct {
 	// the most. Default: 0
 	Retries int `json:"retries,omitempty"`
 
+	// What Nango's proxy does and this one doesn't unless it is said here, since
+	// each is a hazard.
+	Compat Compat `json:"compat,omitzero"`
+
 	// How providers are connected to: one of Caddy's transports.
 	// Default: http
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
@@ -113,6 +117,10 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("pass_headers: %w", err)
 	}
+	compat, err := p.Compat.make(caddy.NewReplacer())
+	if err != nil {
+		return err
+	}
 	if p.Redact == "" {
 		p.Redact = "off"
 	}
@@ -124,6 +132,8 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 		Base:          base,
 		ReplayBuffer:  p.ReplayBuffer,
 		Paths:         proxy.Paths{EncodedSlash: p.AllowEncodedSlash},
+		Prefix:        p.StripPrefix,
+		Compat:        compat,
 		Answers:       answers,
 		Redaction:     redaction,
 		Retries:       p.Retries,
@@ -248,6 +258,9 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 //	    pass_headers        <name>...
 //	    redact              off|alert|redact|block
 //	    retries             <number>
+//	    compat              base_url_override <integration> <url>...
+//	    compat              endpoint_templates
+//	    compat              caller_headers
 //	    transport           <name> { ... }
 //	}
 func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -314,6 +327,11 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.Errf("retries: %q is not a number", number)
 			}
 			p.Retries = n
+			continue
+		case "compat":
+			if err := p.Compat.parse(d); err != nil {
+				return err
+			}
 			continue
 		case "transport":
 			if !d.NextArg() {

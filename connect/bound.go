@@ -48,6 +48,16 @@ type Bound struct {
 	calls *calls
 }
 
+// Secret returns a value of the credential by its name in the catalog, such as
+// api_key or access_token.
+func (b *Bound) Secret(name string) (scheme.Secret, bool) {
+	if name == "access_token" {
+		return b.credential.AccessToken, b.credential.AccessToken != ""
+	}
+	v, ok := b.credential.Fields[name]
+	return v, ok
+}
+
 func (b *Bound) newerThan(stale *Bound) bool {
 	return b.Connection.UID != stale.Connection.UID || b.Version > stale.Version
 }

@@ -103,6 +103,24 @@ func (c *Connection) UserID() string {
 	return c.Tags["end_user_id"]
 }
 
+// MetadataText returns a member of the metadata that is text, a number or a truth
+// value, as text.
+func (c *Connection) MetadataText(name string) (string, bool) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(c.Metadata, &members) != nil {
+		return "", false
+	}
+	raw, ok := members[name]
+	if !ok {
+		return "", false
+	}
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return text, string(raw) != "null"
+	}
+	return string(raw), raw[0] != '{' && raw[0] != '['
+}
+
 // VaultName is where the connection's secret rests in the vault. It names the
 // integration too, so that a vault's policies can tell integrations apart.
 func (c *Connection) VaultName() string {

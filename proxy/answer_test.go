@@ -272,7 +272,7 @@ func TestS95OversizedHeads(t *testing.T) {
 		r := httptest.NewRequest("GET", "/x", nil)
 		r.Header = http.Header{"Authorization": {"Bearer " + testKey}, HeaderConnection: {"c1"}, HeaderIntegration: {"test"}}
 		c.change(r)
-		_, err := new(Proxy).Resolve(r, testKeys, testSetup(t), credentials{})
+		_, err := new(Proxy).Resolve(r, testKeys, testSetup(t), credentials{bind(t, "https://api.example", bearerRequest, "k")})
 		if c.status == 200 {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)

@@ -53,14 +53,14 @@ func own(name string) bool {
 	name = dashed(name)
 	switch name {
 	case "Authorization", HeaderConnection, HeaderIntegration, // how the call is made
-		"Retries", "Retry-On", "Decompress", "Base-Url-Override", "Forward-Headers-On-Redirect",
+		"Retries", "Retry-On", headerDecompress, headerBaseURL, headerForward,
 		"Nango-Activity-Log-Id", "Nango-Is-Sync", "Nango-Is-Dry-Run", "Nango-Is-Script",
 		"Forwarded", "Via", "X-Real-Ip", "Max-Forwards", // who stands in front
 		"Proxy", "Http2-Settings", // for a server's variables (CGI), for the next hop
 		"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url": // another call than this one
 		return true
 	}
-	return strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "Proxy-")
+	return strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "Proxy-") || strings.HasPrefix(name, proxied)
 }
 
 // dashed is the name that servers which hand headers on as variables (CGI and
@@ -78,6 +78,9 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	call := callFrom(pr.In.Context())
 	pr.Out.URL, pr.Out.Host = &call.target, call.target.Host
 	p.Redaction.readable(pr.Out.Header)
+	if call.plain {
+		delete(pr.Out.Header, "Accept-Encoding") // then the transport asks for gzip, and undoes it
+	}
 	if len(pr.Out.Trailer) > 0 && pr.Out.Body != nil {
 		for name := range pr.Out.Trailer {
 			if own(name) {
@@ -98,7 +101,37 @@ func carried(from http.Header) http.Header {
 			to[name] = values
 		}
 	}
+	prefixed(to, from, false)
 	return to
+}
+
+// proxied begins the names of headers that a caller wants to be sent without it:
+// how Nango's SDKs send all of them.
+const proxied = "Nango-Proxy-"
+
+// prefixed adds the headers that a request has with the prefix, in place of what
+// it has under the same name without. An Authorization is one of them only if
+// the caller's headers go before the credential's.
+func prefixed(to, from http.Header, callersFirst bool) {
+	for name, values := range from {
+		rest, ok := strings.CutPrefix(name, proxied)
+		if !ok {
+			continue
+		}
+		if rest = http.CanonicalHeaderKey(rest); rest != "" && (!own(rest) || callersFirst && rest == "Authorization") && !ofMessage(rest) {
+			to[rest] = values
+		}
+	}
+}
+
+// ofMessage tells whether a header is about the message on its way, and no
+// caller's to set (RFC 9110 section 7.6.1, RFC 9112 section 6).
+func ofMessage(name string) bool {
+	switch dashed(name) {
+	case "Host", "Content-Length", "Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect":
+		return true
+	}
+	return false
 }
 
 // trailing hands the trailers on that come after a body. The server puts them

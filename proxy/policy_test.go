@@ -181,7 +181,7 @@ func TestS89WhatPolicySawIsWhatTheProviderGot(t *testing.T) {
 					continue
 				}
 				w := httptest.NewRecorder()
-				call := &Call{Caller: testCaller, ID: testID, Auth: auth, renewer: newRenewals(auth, nil)}
+				call := &Call{Caller: testCaller, ID: testID, Auth: auth, base: auth.Base, renewer: newRenewals(auth, nil)}
 				if err := p.Serve(w, httptest.NewRequest("GET", "/", nil), path, call); err != nil {
 					t.Fatalf("%q: %v", path, err)
 				}

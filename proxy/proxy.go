@@ -47,6 +47,8 @@ type Call struct {
 	ctx         context.Context // of the caller's request
 	renewer     Renewer
 	integration *connect.Integration
+	base        *url.URL  // what the path is below
+	plain       bool      // the caller wants the answer decompressed
 	retrying    *retrying // nil: the call isn't sent again
 	target      url.URL
 	body        *stream // nil: the body is held, or there is none
@@ -90,8 +92,12 @@ type Proxy struct {
 	Base         http.RoundTripper
 	ReplayBuffer int64
 	Paths        Paths
-	Answers      Answers
-	Redaction    Redaction
+	// Prefix is the part of a request's path that isn't the provider's; redirects
+	// lead back to it.
+	Prefix    string
+	Compat    Compat
+	Answers   Answers
+	Redaction Redaction
 	// Retries is how often a call that may be repeated is sent again when the
 	// provider is too busy or can't be reached, unless the call says otherwise.
 	Retries int
@@ -113,7 +119,7 @@ func (p *Proxy) Provision() {
 	p.forward = httputil.ReverseProxy{
 		Rewrite: p.rewrite,
 		Transport: &Transport{
-			Base: p.Base, ReplayBuffer: p.ReplayBuffer, Logger: p.Logger,
+			Base: p.Base, ReplayBuffer: p.ReplayBuffer, CallerHeaders: p.Compat.CallerHeaders, Logger: p.Logger,
 		},
 		FlushInterval:  p.FlushInterval,
 		BufferPool:     &buffers,
@@ -182,6 +188,7 @@ func (p *Proxy) answered(res *http.Response) error {
 	if err := checkSwitch(res); err != nil {
 		return err
 	}
+	p.redirected(call, res)
 	if err := p.redact(call, res); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/keycaddy/keycaddy/connect"
@@ -59,6 +60,10 @@ func (p *Proxy) Resolve(r *http.Request, callers Callers, setup *connect.Setup, 
 		again.facts = call.integration.Provider.Retry
 	}
 	call.retrying = again
+	if call.base, err = p.Compat.base(r.Header, call); err != nil {
+		return nil, err
+	}
+	call.plain = r.Header.Get(headerDecompress) == "true"
 	return call, nil
 }
 
@@ -88,50 +93,80 @@ func resolve(ctx context.Context, caller *connect.Caller, id connect.ID, setup *
 	if err != nil {
 		return nil, err
 	}
-	return &Call{Caller: caller, ID: id, Auth: auth, renewer: c, integration: in}, nil
+	return &Call{Caller: caller, ID: id, Auth: auth, renewer: c, integration: in, base: auth.Base}, nil
 }
 
 // aim decides where a call goes, and whether its caller may make it: one
 // canonical form of the path is what the caller's limits are held against, and
 // what is sent. The rule is the one that lets it through, "" if there is none.
-// Errors: *PathError, *policy.CallError.
+// Errors: *PathError, *policy.CallError, *problem.Problem.
 func (p *Proxy) aim(call *Call, method, path, rawQuery string) (target url.URL, rule string, err error) {
-	canonical, err := p.Paths.Canonical(path)
+	if p.Compat.EndpointTemplates {
+		if path, err = fill(path, call.Auth, url.PathEscape); err != nil {
+			return target, "", err
+		}
+		if rawQuery, err = fill(rawQuery, call.Auth, url.QueryEscape); err != nil {
+			return target, "", err
+		}
+	}
+	canonical, err := p.Paths.Canonical(relative(call.base, path))
 	if err != nil {
 		return target, "", err
 	}
 	if rule, err = call.Caller.Rules.Decide(method, canonical, rawQuery); err != nil {
 		return target, "", err
 	}
-	target, err = below(call.Auth.Base, canonical, rawQuery)
+	target, err = below(call.base, canonical, rawQuery)
 	return target, rule, err
 }
 
-// named reads which connection a request is for.
+// The headers that control a call beside those that name its connection.
+const (
+	headerBaseURL    = "Base-Url-Override"
+	headerDecompress = "Decompress"
+	headerForward    = "Forward-Headers-On-Redirect"
+)
+
+// named reads which connection a request is for. Errors: *problem.Problem.
 func named(h http.Header) (connect.ID, error) {
-	var missing []problem.Field
+	var bad []problem.Field
 	one := func(name, path string) string {
 		v := h[name]
 		switch {
 		case len(v) == 0 || len(v) == 1 && v[0] == "":
-			missing = append(missing, problem.Field{Code: "invalid_type", Message: "The header " + name + " is missing", Path: []string{path}})
+			bad = append(bad, problem.Field{Code: "invalid_type", Message: "The header " + name + " is missing", Path: []string{path}})
 		case len(v) > 1:
-			missing = append(missing, problem.Field{Code: "custom", Message: "The header " + name + " came more than once", Path: []string{path}})
+			bad = append(bad, problem.Field{Code: "custom", Message: "The header " + name + " came more than once", Path: []string{path}})
 		case len(v[0]) > 255:
-			missing = append(missing, problem.Field{Code: "too_big", Message: "The header " + name + " is longer than 255 characters", Path: []string{path}})
+			bad = append(bad, problem.Field{Code: "too_big", Message: "The header " + name + " is longer than 255 characters", Path: []string{path}})
 		default:
 			return v[0]
 		}
 		return ""
 	}
 	id := connect.ID{Integration: one(HeaderIntegration, "provider-config-key"), Connection: one(HeaderConnection, "connection-id")}
-	if override := h.Get("Base-Url-Override"); override != "" {
-		return id, &problem.Problem{Status: http.StatusBadRequest, Code: "base_url_override_disabled", Message: "The header Base-Url-Override is not accepted: a connection's credential goes to its provider only.", Action: "fix_request"}
+	for i := range len(id.Connection) {
+		if !connectionIDByte(id.Connection[i]) {
+			bad = append(bad, problem.Field{Code: "invalid_format", Message: "The header " + HeaderConnection + " has a character that no connection's id has", Path: []string{"connection-id"}})
+			break
+		}
 	}
-	if len(missing) > 0 {
-		return id, problem.Invalid("headers", missing...)
+	for _, c := range []struct{ name, path string }{{headerDecompress, "decompress"}, {headerForward, "forward-headers-on-redirect"}} {
+		switch h.Get(c.name) {
+		case "", "true", "false":
+		default:
+			bad = append(bad, problem.Field{Code: "invalid_value", Message: "The header " + c.name + " is neither true nor false", Path: []string{c.path}})
+		}
+	}
+	if len(bad) > 0 {
+		return id, problem.Invalid("headers", bad...)
 	}
 	return id, nil
+}
+
+// connectionIDByte tells whether a connection's id may have a character.
+func connectionIDByte(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(`,.;:=+~[]|@${}"'\/_- `, c) >= 0
 }
 
 var _ Credentials = (*connect.Refresher)(nil)

@@ -46,7 +46,7 @@ func asksForRetries(h http.Header, byDefault int) (*retrying, error) {
 	if v := h.Get("Retries"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 0 {
-			bad = append(bad, problem.Field{Code: "custom", Message: "The header Retries is not a number", Path: []string{"retries"}})
+			bad = append(bad, problem.Field{Code: "invalid_type", Message: "The header Retries is not a number", Path: []string{"retries"}})
 		}
 		r.left, r.asked = min(n, MaxRetries), n > 0
 	}
@@ -54,7 +54,7 @@ func asksForRetries(h http.Header, byDefault int) (*retrying, error) {
 		for s := range strings.SplitSeq(v, ",") {
 			status, err := strconv.Atoi(strings.TrimSpace(s))
 			if err != nil || status < 100 || status > 599 {
-				bad = append(bad, problem.Field{Code: "custom", Message: "The header Retry-On is not a list of statuses such as 500,503", Path: []string{"retry-on"}})
+				bad = append(bad, problem.Field{Code: "invalid_format", Message: "The header Retry-On is not a list of statuses such as 500,503", Path: []string{"retry-on"}})
 				break
 			}
 			r.on = append(r.on, status)

@@ -132,7 +132,7 @@ func newRig(t testing.TB, request string, provider http.HandlerFunc) *rig {
 }
 
 func (g *rig) call() *Call {
-	return &Call{Caller: g.caller, ID: testID, Auth: g.old, renewer: g.renewals}
+	return &Call{Caller: g.caller, ID: testID, Auth: g.old, base: g.old.Base, renewer: g.renewals}
 }
 
 // transport is the proxy's own.

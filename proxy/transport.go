@@ -36,7 +36,9 @@ type Transport struct {
 	Base http.RoundTripper
 	// ReplayBuffer is how large a body may be, in bytes, to be sent again.
 	ReplayBuffer int64
-	Logger       *zap.Logger
+	// CallerHeaders lets Nango-Proxy-* replace the credential's headers.
+	CallerHeaders bool
+	Logger        *zap.Logger
 
 	untried   sync.Map // connect.ID → untried
 	certified sync.Map // digest of a client certificate → http.RoundTripper
@@ -144,6 +146,9 @@ func (t *Transport) send(req *http.Request, auth *connect.Bound, b body) (*http.
 	if err := auth.Inject(out); err != nil {
 		closeBody(out)
 		return nil, err
+	}
+	if t.CallerHeaders {
+		prefixed(out.Header, req.Header, true)
 	}
 	unshadow(out, auth)
 	// Last of all, and again for every attempt: signatures are of what is sent.
