@@ -19,12 +19,13 @@ var (
 
 // Query selects connections; zero fields select everything.
 type Query struct {
-	Connection   string            // this connection id
-	Integrations []string          // in one of these integrations
-	Search       string            // case-insensitive part of connection id, end user's name or e-mail
-	EndUser      string            // end user id
-	Organization string            // organization id
-	Account      string            // id of the provider's account
+	Connection   string   // this connection id
+	Integrations []string // in one of these integrations
+	Search       string   // case-insensitive part of connection id, end user's name or e-mail
+	EndUser      string   // end user id
+	Organization string   // organization id
+	Account      string   // id of the provider's account
+	Status       Status
 	Tags         map[string]string // all of these tags
 	Limit        int               // rows in a page; 0: 10,000, the most
 	Page         int               // from 0
@@ -184,6 +185,7 @@ type Store interface {
 
 	Outbox
 	LogStore
+	StatisticsStore
 
 	// Sweep removes sessions, flows, turns, and leases without an intent that
 	// ended before the time; and events that are older than EventsKept before it,

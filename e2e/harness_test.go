@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -79,16 +80,24 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// freePort returns a port of loopback that nobody listens on.
+// freePort is a port that no other server gets meanwhile, also while the one that
+// it is for restarts: those that the system hands out begin above, and no two
+// tests ask for the same.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10000 + (os.Getpid()*101+int(portsAsked.Add(1)))%20000
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
+
+var portsAsked atomic.Int32
 
 // caddyfile is a configuration with one site at the port, whose keycaddy block
 // has the options and whose site has the directives.

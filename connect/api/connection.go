@@ -21,7 +21,6 @@ func named(r *http.Request) connect.ID {
 
 type connectionJSON struct {
 	connectionRow
-	Status             connect.Status    `json:"status"`
 	ConnectionConfig   map[string]string `json:"connection_config"`
 	WebhookURLOverride any               `json:"webhook_url_override"`
 	CreatedAt          string            `json:"created_at"`
@@ -34,7 +33,7 @@ type connectionJSON struct {
 // whole writes a connection without its credentials, times in a layout.
 func whole(c *connect.Connection, layout string) connectionJSON {
 	out := connectionJSON{
-		connectionRow: row(c), Status: c.Status, ConnectionConfig: make(map[string]string, len(c.Config)), WebhookURLOverride: orNull(c.WebhookURL),
+		connectionRow: row(c), ConnectionConfig: make(map[string]string, len(c.Config)), WebhookURLOverride: orNull(c.WebhookURL),
 		CreatedAt: c.Created.UTC().Format(layout), UpdatedAt: c.Updated.UTC().Format(layout),
 		Credentials: map[string]any{},
 	}

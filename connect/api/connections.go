@@ -24,6 +24,7 @@ type connectionRow struct {
 	Tags              map[string]string `json:"tags"`
 	Metadata          json.RawMessage   `json:"metadata"`
 	Created           string            `json:"created,omitempty"` // in lists only
+	Status            connect.Status    `json:"status"`            // keycaddy's own
 
 	// keycaddy's own. Account is whose account it is at the provider, where that
 	// can be known; MissingScopes, if there are any, make the connection a
@@ -42,7 +43,7 @@ type errorJSON struct {
 func row(c *connect.Connection) connectionRow {
 	out := connectionRow{
 		ID: c.Serial, ConnectionID: c.ID.Connection, ProviderConfigKey: c.Integration, Provider: c.Provider,
-		Errors: []errorJSON{}, EndUser: endUserAnswer(c.EndUser, nil), Tags: c.Tags, Metadata: c.Metadata,
+		Status: c.Status, Errors: []errorJSON{}, EndUser: endUserAnswer(c.EndUser, nil), Tags: c.Tags, Metadata: c.Metadata,
 		Account: c.Account, MissingScopes: c.MissingScopes,
 	}
 	if out.Tags == nil {
@@ -61,7 +62,7 @@ func (a *API) listConnections(w http.ResponseWriter, r *http.Request) error {
 	in := r.URL.Query()
 	q := connect.Query{
 		Connection: in.Get("connectionId"), Search: in.Get("search"),
-		EndUser: in.Get("endUserId"), Organization: in.Get("endUserOrganizationId"),
+		Status: connect.Status(in.Get("status")), EndUser: in.Get("endUserId"), Organization: in.Get("endUserOrganizationId"),
 	}
 	if s := in.Get("integrationId"); s != "" {
 		q.Integrations = strings.Split(s, ",")

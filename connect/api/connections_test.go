@@ -19,9 +19,9 @@ func TestConnectionsAreListed(t *testing.T) {
 	s.connect("g-none", "two", &connect.EndUser{ID: "u2", Organization: &connect.Organization{ID: "o1"}}, nil)
 	s.connect("g-basic", "Three", nil, map[string]string{"username": "u", "password": "canary-password"})
 	const (
-		one   = `{"id":1,"connection_id":"<UUIDV4>","provider_config_key":"g-apikey","provider":"g-apikey","errors":[],"end_user":{"id":"u1","display_name":null,"email":"ada@example.com","tags":null,"organization":null},"tags":{"end_user_id":"u1"},"metadata":{},"created":"<ISO_MS_OFFSET>"}`
-		two   = `{"id":2,"connection_id":"two","provider_config_key":"g-none","provider":"g-none","errors":[],"end_user":{"id":"u2","display_name":null,"email":null,"tags":null,"organization":{"id":"o1","display_name":null}},"tags":{"end_user_id":"u2"},"metadata":{},"created":"<ISO_MS_OFFSET>"}`
-		three = `{"id":3,"connection_id":"Three","provider_config_key":"g-basic","provider":"g-basic","errors":[],"end_user":null,"tags":{},"metadata":{},"created":"<ISO_MS_OFFSET>"}`
+		one   = `{"id":1,"connection_id":"<UUIDV4>","provider_config_key":"g-apikey","provider":"g-apikey","errors":[],"end_user":{"id":"u1","display_name":null,"email":"ada@example.com","tags":null,"organization":null},"tags":{"end_user_id":"u1"},"metadata":{},"created":"<ISO_MS_OFFSET>","status":"active"}`
+		two   = `{"id":2,"connection_id":"two","provider_config_key":"g-none","provider":"g-none","errors":[],"end_user":{"id":"u2","display_name":null,"email":null,"tags":null,"organization":{"id":"o1","display_name":null}},"tags":{"end_user_id":"u2"},"metadata":{},"created":"<ISO_MS_OFFSET>","status":"active"}`
+		three = `{"id":3,"connection_id":"Three","provider_config_key":"g-basic","provider":"g-basic","errors":[],"end_user":null,"tags":{},"metadata":{},"created":"<ISO_MS_OFFSET>","status":"active"}`
 	)
 	for query, want := range map[string]string{
 		"": three + "," + two + "," + one, "limit=2": three + "," + two, "limit=2&page=1": one, "page=0": three + "," + two + "," + one, "limit=2&page=2": "",

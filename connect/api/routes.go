@@ -56,6 +56,7 @@ func (a *API) routes() map[string]handler {
 
 		"GET /logs":                a.app(policy.LogsRead, a.listLogs),
 		"GET /logs/{log}":          a.app(policy.LogsRead, a.getLog),
+		"GET /statistics":          a.app(policy.LogsRead, a.getStatistics),
 		"GET /webhooks":            a.app(policy.WebhooksRead, a.listEndpoints),
 		"GET /webhooks/deliveries": a.app(policy.WebhooksRead, a.listDeliveries),
 		"POST /webhooks/redeliver": a.app(policy.WebhooksRedeliver, a.redeliver),

@@ -275,15 +275,20 @@ func keep(s interface{ destroy() }) {
 	running.all = append(running.all, s)
 }
 
+// unusedPort is a port that no other server gets meanwhile: those that the system
+// hands out begin above, and no two tests of this process ask for the same.
 func unusedPort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range 100 {
+		port := strconv.Itoa(10000 + (os.Getpid()*101+int(portsAsked.Add(1)))%20000)
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
+	return "", errors.New("no port is free")
 }
+
+var portsAsked atomic.Int32
 
 // process is a server that was started, and ends with the tests, however those
 // end.

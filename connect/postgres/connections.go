@@ -76,7 +76,7 @@ func (s *Store) Connections(ctx context.Context, q connect.Query) ([]connect.Con
 // that no connection can have.
 func conditions(q connect.Query) (where string, args []any, ok bool) {
 	var all []string
-	texts := append([]string{q.Connection, q.Search, q.EndUser, q.Organization, q.Account}, q.Integrations...)
+	texts := append([]string{q.Connection, q.Search, q.EndUser, q.Organization, q.Account, string(q.Status)}, q.Integrations...)
 	// add takes one value, for every %[1]s.
 	add := func(condition string, value any) {
 		args = append(args, value)
@@ -100,6 +100,9 @@ func conditions(q connect.Query) (where string, args []any, ok bool) {
 	}
 	if q.Account != "" {
 		add(`account_id = %[1]s AND account_id <> ''`, q.Account)
+	}
+	if q.Status != "" {
+		add(`status = %[1]s`, string(q.Status))
 	}
 	for name, value := range q.Tags {
 		texts = append(texts, name, value)

@@ -95,6 +95,9 @@ func conditions(q connect.Query) (string, []any, error) {
 	if q.Account != "" {
 		add(`account_id = ? AND account_id <> ''`, q.Account)
 	}
+	if q.Status != "" {
+		add(`status = ?`, string(q.Status))
+	}
 	for name, value := range q.Tags {
 		add(`EXISTS (SELECT 1 FROM json_each(tags) WHERE key = ? AND value = ?)`, name, value)
 	}

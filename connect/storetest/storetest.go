@@ -79,6 +79,7 @@ func Run(t *testing.T, open func(t *testing.T) (first, second connect.Store)) {
 		{"logs are queried", queryLogs},
 		{"logs by many are all kept", logRace},
 		{"old logs are removed", sweepLogs},
+		{"what there is is counted", statistics},
 		{"API keys are kept", apiKeys},
 		{"API keys change and their version with them", apiKeyChanges},
 		{"the use of API keys is noted", apiKeyUse},
