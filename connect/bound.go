@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	"go.uber.org/zap"
@@ -70,6 +71,9 @@ func (r *Refresher) load(ctx context.Context, id ID) (*Bound, error) {
 	}
 	if err := usable(&c); err != nil {
 		return nil, err
+	}
+	if c.ID == id {
+		c.ID = id // the store's copies of the same strings needn't be held
 	}
 	b, err := r.fetch(ctx, c)
 	if err != nil && !ended(err) {
@@ -152,6 +156,7 @@ func (r *Refresher) bind(c Connection, cred scheme.Credential, kept vault.Versio
 	if err != nil {
 		return nil, fmt.Errorf("connection %s: %w", c.ID, err)
 	}
+	r.share(in, &c, binding)
 	b := &Bound{
 		Binding: binding, Connection: c, Version: cred.Version,
 		credential: cred, kept: kept, grace: in.outageGrace(),
@@ -162,6 +167,28 @@ func (r *Refresher) bind(c Connection, cred scheme.Credential, kept vault.Versio
 		b.renewAt = end.Add(-max(min(latestMargin, life/marginFraction), min(binding.Margin, life)))
 	}
 	return b, nil
+}
+
+// share lets a connection hold what is the same for all of its integration, and
+// not copies of that: there may be a million of them in memory.
+func (r *Refresher) share(in *Integration, c *Connection, binding *scheme.Binding) {
+	if c.Integration == in.Key {
+		c.Integration = in.Key
+	}
+	if c.Provider == in.Provider.ID {
+		c.Provider = in.Provider.ID
+	}
+	if c.Status == StatusActive {
+		c.Status = StatusActive
+	}
+	if binding.Base == nil {
+		return
+	}
+	if last, ok := r.bases.Load(in.Key); ok && *last.(*url.URL) == *binding.Base {
+		binding.Base = last.(*url.URL)
+		return
+	}
+	r.bases.Store(in.Key, binding.Base)
 }
 
 // Credential returns the connection's credential itself, for apps that fetch

@@ -63,6 +63,7 @@ type Refresher struct {
 	setup   atomic.Pointer[Setup]
 	entries sync.Map // ID → *entry
 	flights sync.Map // *flight → nothing: those under way
+	bases   sync.Map // integration's key → *url.URL: the base that was bound last
 
 	handover handover
 	parcels  sync.Map // UID → *unwritten: credentials that the vault hasn't yet
@@ -111,6 +112,7 @@ type flight struct {
 func (r *Refresher) Configure(s *Setup) {
 	r.attach(s)
 	r.setup.Store(s)
+	r.bases.Clear()
 	r.entries.Range(func(_, v any) bool {
 		e := v.(*entry)
 		e.mu.Lock() // a flight that lands now has seen the new setup, or we see what it brought

@@ -1,0 +1,121 @@
+package connect_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/keycaddy/keycaddy/catalog"
+	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/scheme"
+	"github.com/keycaddy/keycaddy/vault"
+)
+
+// rows answers reads as a store does, with strings of their own each time, and
+// without one: what is measured is what the refresher keeps of them.
+type rows struct {
+	connect.Store
+	regional bool // each connection has a region, which its id begins with
+}
+
+func (r rows) Connection(_ context.Context, id connect.ID) (connect.Connection, error) {
+	now := time.Now()
+	var config map[string]string
+	if r.regional {
+		config = map[string]string{"region": id.Connection[:2]}
+	}
+	return connect.Connection{
+		ID:  connect.ID{Integration: string([]byte(id.Integration)), Connection: string([]byte(id.Connection))},
+		UID: fmt.Sprintf("%032s", id.Connection[24:]), Provider: string([]byte("many")), Status: connect.Status([]byte("active")),
+		Config: config, Version: 1, Expires: now.Add(24 * time.Hour), Due: now.Add(96 * time.Hour), Created: now, Updated: now,
+	}, nil
+}
+
+type secrets struct{ vault.Vault }
+
+func (secrets) Read(_ context.Context, name string) (vault.Entry, error) {
+	now := time.Now()
+	cred := scheme.Credential{
+		Version: 1, Consent: "0123456789abcdef", Issued: now, Expires: now.Add(24 * time.Hour),
+		AccessToken: scheme.Secret("at_" + name), RefreshToken: scheme.Secret("rt_" + name),
+	}
+	value, err := cred.Encode()
+	return vault.Entry{Value: value, Version: 1}, err
+}
+
+func manyRefresher(t testing.TB, base string) *connect.Refresher {
+	t.Helper()
+	p, err := catalog.Parse("many.yaml", []byte(`
+id: many
+display_name: Many
+vendor: vendor
+vendor_domain: vendor.example
+categories: [test]
+auth_scheme: oauth2_code
+conn_fields: [{name: region, help: The region of the account., required: true, regex: '^[a-z]+$'}]
+authorize: {url: 'https://vendor.example/authorize', pkce: true}
+token: {url: 'https://vendor.example/token'}
+request: {base_url: '`+base+`', headers: {authorization: 'Bearer {token.access_token}'}}
+`))
+	must(t, err)
+	setup, err := connect.NewSetup(nil, &url.URL{Scheme: "https", Host: "connect.example"}, http.DefaultClient,
+		[]*connect.Integration{{Key: "many", DisplayName: "Many", Provider: p, App: scheme.App{ClientID: "id", ClientSecret: "secret"}}})
+	must(t, err)
+	r := &connect.Refresher{Store: rows{regional: strings.Contains(base, "{conn.region}")}, Vault: secrets{}, Logger: zap.NewNop()}
+	r.Configure(setup)
+	return r
+}
+
+func nth(region string, i int) connect.ID {
+	return connect.ID{Integration: "many", Connection: fmt.Sprintf("%s2b9c1e-0000-4000-8000-%012d", region, i)}
+}
+
+func TestConnectionsShareTheirIntegrationsBase(t *testing.T) {
+	const fixed = "https://api.vendor.example"
+	bases := func(r *connect.Refresher) (a, b *url.URL) {
+		t.Helper()
+		x, err := r.Current(t.Context(), nth("eu", 1))
+		must(t, err)
+		y, err := r.Current(t.Context(), nth("us", 2))
+		must(t, err)
+		return x.Base, y.Base
+	}
+	if a, b := bases(manyRefresher(t, fixed)); a != b || a.String() != fixed {
+		t.Errorf("two copies of a base that is the same: %s, %s", a, b)
+	}
+	a, b := bases(manyRefresher(t, "https://{conn.region}.vendor.example"))
+	if a.Host != "eu.vendor.example" || b.Host != "us.vendor.example" {
+		t.Errorf("connections of different regions go to %s and %s", a, b)
+	}
+}
+
+// BenchmarkHeld measures the memory that a connection takes once it was used.
+// It needs no database: go test ./connect -run '^$' -bench Held -benchtime 1000000x
+func BenchmarkHeld(b *testing.B) {
+	r := manyRefresher(b, "https://api.vendor.example")
+	before := heapInUse()
+	b.ResetTimer()
+	for i := range b.N {
+		if _, err := r.Current(b.Context(), nth("eu", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(heapInUse()-before)/float64(b.N), "B/connection")
+	runtime.KeepAlive(r)
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
