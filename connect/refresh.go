@@ -86,14 +86,9 @@ type entry struct {
 	// used: a call has asked for it since it was renewed last.
 	used atomic.Bool
 
-	mu          sync.Mutex
-	flight      *flight
-	failures    int       // failed renewals in a row
-	retryAt     time.Time // no renewal before
-	lastErr     error
-	futile      int // renewals in a row that did not help
-	futileUntil time.Time
-	refused     *Bound // the renewed credential that was refused last
+	mu     sync.Mutex
+	flight *flight
+	past   *setbacks // nil: none, as with nearly all of them
 }
 
 type flight struct {
@@ -282,7 +277,7 @@ func (r *Refresher) Renew(ctx context.Context, stale *Bound) (*Bound, error) {
 		return nil, scheme.ErrNotRenewable
 	}
 	e.mu.Lock()
-	futile := time.Now().Before(e.futileUntil)
+	futile := e.past != nil && time.Now().Before(e.past.futileUntil)
 	e.mu.Unlock()
 	if futile {
 		return nil, ErrFutile
@@ -296,13 +291,14 @@ func (r *Refresher) Refused(b *Bound) {
 	e := r.entry(b.Connection.ID)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.refused == b { // by another call that was under way with it
+	past := e.setbacks()
+	if past.refused == b { // by another call that was under way with it
 		return
 	}
-	e.refused = b
-	wait := min(futileWait<<min(e.futile, 10), futileWaitMax)
-	e.futile++
-	e.futileUntil = time.Now().Add(wait)
+	past.refused = b
+	wait := min(futileWait<<min(past.futile, 10), futileWaitMax)
+	past.futile++
+	past.futileUntil = time.Now().Add(wait)
 	r.Logger.Warn("renewed credential was refused too; not renewing it on the next refusals",
 		connectionFields(b.Connection.ID, zap.Duration("for", wait))...)
 }
@@ -312,7 +308,9 @@ func (r *Refresher) Accepted(b *Bound) {
 	e := r.entry(b.Connection.ID)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.futile, e.futileUntil = 0, time.Time{}
+	if e.past != nil {
+		e.past.futile, e.past.futileUntil = 0, time.Time{}
+	}
 }
 
 func (r *Refresher) entry(id ID) *entry {
@@ -367,8 +365,8 @@ func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound, ea
 	if b := e.bound.Load(); b != nil && (stale == nil || b.newerThan(stale)) {
 		return nil, false, b, nil
 	}
-	if stale != nil && time.Now().Before(e.retryAt) {
-		return nil, false, nil, e.lastErr
+	if past := e.past; stale != nil && past != nil && time.Now().Before(past.retryAt) {
+		return nil, false, nil, past.lastErr
 	}
 	f := &flight{done: make(chan struct{}), setup: r.setup.Load()}
 	e.flight = f
@@ -399,7 +397,9 @@ func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
 			e.calls.reopen()
 			e.bound.Store(f.bound)
 		}
-		e.failures, e.retryAt, e.lastErr = 0, time.Time{}, nil
+		if past := e.past; past != nil {
+			past.failures, past.retryAt, past.lastErr = 0, time.Time{}, nil
+		}
 	case ended(f.err):
 		// The store is asked again on the next use: the connection may be
 		// made again, or its user may connect it anew, at any time.
@@ -409,9 +409,10 @@ func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
 		r.entries.CompareAndDelete(id, e)
 	case errors.Is(f.err, errMadeWay):
 	case renewal:
-		e.lastErr = f.err
-		e.retryAt = time.Now().Add(backoff(e.failures, f.err))
-		e.failures++
+		past := e.setbacks()
+		past.lastErr = f.err
+		past.retryAt = time.Now().Add(backoff(past.failures, f.err))
+		past.failures++
 	}
 	e.flight = nil
 	r.flights.Delete(f)
