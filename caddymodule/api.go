@@ -18,6 +18,8 @@ func init() { caddy.RegisterModule(API{}) }
 // API serves the REST API for apps: providers, integrations, connect sessions,
 // connections. Calls prove themselves with `Authorization: Bearer <api key>`.
 // It answers every path that it is given.
+//
+// Calls whose address has a connect session's token are left out of access logs.
 type API struct {
 	app     *App
 	logger  *zap.Logger
@@ -55,6 +57,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Hand
 	}
 	if _, err := a.app.wait(r.Context()); err != nil {
 		return answer(w, r, a.logger, err)
+	}
+	if r.URL.Query().Has("connect_session_token") { // as the SDK for browsers has it
+		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	}
 	a.handler().ServeHTTP(w, r)
 	return nil

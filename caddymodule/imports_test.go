@@ -34,7 +34,7 @@ var arrows = map[string][]string{
 	"connect/postgres":    {"./vault", "./connect", "github.com/jackc/pgx/v5"},
 	"connect/webhook":     {"./connect", "./connect/scheme", "go.uber.org/zap"},
 	"connect/storetest":   {"./connect", "./connect/policy"},
-	"connect/page":        {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "go.uber.org/zap", "golang.org/x/text/language"},
+	"connect/page":        {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "github.com/coder/websocket", "github.com/google/uuid", "go.uber.org/zap", "golang.org/x/text/language"},
 	"connect/api/openapi": {"./connect/problem", "github.com/santhosh-tekuri/jsonschema/v6", "go.yaml.in/yaml/v3"},
 	"connect/api":         {"./catalog", "./connect", "./connect/api/openapi", "./connect/policy", "./connect/problem", "./connect/scheme", "github.com/google/uuid", "go.uber.org/zap", "golang.org/x/text/language"},
 	"proxy":               {"./catalog", "./connect", "./connect/egress", "./connect/policy", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},

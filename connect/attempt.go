@@ -2,10 +2,7 @@ package connect
 
 import (
 	"context"
-	"errors"
 	"time"
-
-	"github.com/keycaddy/keycaddy/connect/scheme"
 )
 
 // attempt is an attempt to connect, as far as the journal is concerned. It goes
@@ -71,14 +68,6 @@ func (c *Connector) ended(ctx context.Context, conn Connection, err error) {
 		return
 	}
 	o := outcomeOf(Connection{}, err)
-	var fields scheme.FieldErrors
-	var verify *VerifyError
-	switch {
-	case errors.As(err, &fields):
-		o.Code = "invalid_fields"
-	case errors.As(err, &verify):
-		o.Code = "credential_refused"
-	}
 	l := a.log(LogStep{Name: "failed", Message: err.Error(), Detail: o.Detail})
 	l.Status, l.Code, l.Message, l.Detail = LogFailure, o.Code, err.Error(), o.Detail
 	c.Journal.Write(ctx, l)

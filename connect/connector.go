@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -196,23 +197,10 @@ func (v *Visit) Fields(in *Integration) []*catalog.Field {
 // Errors: ErrSessionExpired, ErrNotAllowed, scheme.FieldErrors, *VerifyError,
 // *scheme.TokenError, ErrConnectionGone, ErrOtherAccount, ErrAccountUnknown.
 func (c *Connector) Submit(ctx context.Context, token, integration string, answers map[string]string) (Step, error) {
-	v, err := c.Visit(ctx, token)
-	if err != nil {
-		return Step{}, err
-	}
-	in, err := v.Integration(integration)
-	if err != nil {
-		return Step{}, err
-	}
-	ctx = c.begin(ctx, &v.Session, in)
-	step, err := c.submit(ctx, v, in, answers)
-	if err != nil || step.Connection.UID != "" {
-		c.ended(ctx, step.Connection, err)
-	}
-	return step, err
+	return c.Start(ctx, token, integration, answers, Opener{})
 }
 
-func (c *Connector) submit(ctx context.Context, v *Visit, in *Integration, answers map[string]string) (Step, error) {
+func (c *Connector) submit(ctx context.Context, v *Visit, in *Integration, answers map[string]string, by Opener) (Step, error) {
 	answers = maps.Clone(answers)
 	if answers == nil {
 		answers = make(map[string]string)
@@ -224,7 +212,7 @@ func (c *Connector) submit(ctx context.Context, v *Visit, in *Integration, answe
 	}
 	maps.Copy(answers, v.Defaults[in.Key].Config)
 	if r, ok := in.Scheme.(scheme.Redirector); ok {
-		return c.depart(ctx, v, in, r, answers)
+		return c.depart(ctx, v, in, r, answers, by)
 	}
 	g, err := in.Scheme.(scheme.Prompter).Accept(ctx, answers)
 	if err != nil {
@@ -239,7 +227,7 @@ func (c *Connector) submit(ctx context.Context, v *Visit, in *Integration, answe
 		return Step{}, err
 	}
 	c.step(ctx, "verified", "")
-	if !in.Trust.Accepts(ByPerson) || in.Trust.ReturnURL(&v.Session) != "" {
+	if by.Origin == "" && !in.Trust.Accepts(ByPerson) || in.Trust.ReturnURL(&v.Session) != "" {
 		return c.holdForm(ctx, v, in, g)
 	}
 	conn, err := c.save(ctx, &v.Session, in, g)
@@ -250,7 +238,7 @@ func (c *Connector) submit(ctx context.Context, v *Visit, in *Integration, answe
 }
 
 // depart sends the visitor to the provider.
-func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r scheme.Redirector, answers map[string]string) (Step, error) {
+func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r scheme.Redirector, answers map[string]string, by Opener) (Step, error) {
 	entered, err := r.Prepare(answers)
 	if err != nil {
 		return Step{}, err
@@ -264,7 +252,11 @@ func (c *Connector) depart(ctx context.Context, v *Visit, in *Integration, r sch
 		Integration: in.Key,
 		Config:      entered.Config,
 		RedirectURL: c.Setup.CallbackURL(in),
+		Opener:      by.Origin,
 		Expires:     time.Now().Add(FlowTTL),
+	}
+	if by.Waiter != "" {
+		f.Waiter = DigestOf(by.Waiter)
 	}
 	flow, err := f.depart(ctx, r, state, binding, entered.Fields, v.Defaults[in.Key])
 	if err != nil {
@@ -480,11 +472,19 @@ func outcomeOf(conn Connection, err error) Outcome {
 	var callback *scheme.CallbackError
 	var token *scheme.TokenError
 	var lookup *scheme.LookupError
+	var fields scheme.FieldErrors
+	var verify *VerifyError
 	switch {
+	case errors.As(err, &fields):
+		return Outcome{Code: "invalid_fields", Detail: strings.Join(slices.Sorted(maps.Keys(fields)), ", ")}
+	case errors.As(err, &verify):
+		return Outcome{Code: "credential_refused"}
+	case errors.Is(err, ErrNotAllowed):
+		return Outcome{Code: "integration_not_allowed"}
 	case errors.As(err, &lookup):
 		return Outcome{Code: "lookup_failed", Detail: lookup.Error()}
 	case errors.As(err, &callback):
-		return Outcome{Code: callback.Code, Detail: callback.Description}
+		return Outcome{Code: callback.Code, Detail: callback.Description, Callback: true}
 	case errors.As(err, &token):
 		return Outcome{Code: token.Code, Detail: token.Description}
 	case errors.Is(err, ErrOtherBrowser):

@@ -112,6 +112,11 @@ type Flow struct {
 	Config      map[string]string
 	RedirectURL string
 	Expires     time.Time
+	// Opener is the origin of the app's page that has started it, if one has,
+	// and Waiter the digest of the name under which that page waits to be told
+	// how it ends; see Start.
+	Opener string
+	Waiter Digest
 	// Hold is what waits for a proof; stores return it from TakeHeld only.
 	Hold *Hold
 	// Outcome is nil while the flow is under way.
@@ -123,6 +128,8 @@ type Outcome struct {
 	Connection string `json:"connection,omitempty"`
 	// Code is empty when the flow succeeded.
 	Code string `json:"code,omitempty"`
+	// Callback says that it was the provider who sent the visitor back so.
+	Callback bool `json:"callback,omitempty"`
 	// Detail is the provider's own word on it: cleaned, and cut to 200 characters.
 	Detail string `json:"detail,omitempty"`
 }

@@ -222,3 +222,14 @@ func (s *Setup) ConnectLink(token string) string {
 	u.RawQuery = url.Values{"session_token": {token}}.Encode()
 	return u.String()
 }
+
+// AppOrigins are the origins whose pages may speak with these: those of all
+// integrations' apps, and those that may frame them.
+func (s *Setup) AppOrigins() []string {
+	all := slices.Clone(s.Embedders)
+	for _, in := range s.Integrations() {
+		all = append(all, in.Trust.AppOrigins...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}

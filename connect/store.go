@@ -156,6 +156,9 @@ type Store interface {
 	FinishFlow(ctx context.Context, id string, o Outcome, events ...Event) error
 	// Flow returns the unexpired flow with the id, taken or not, or ErrNotFound.
 	Flow(ctx context.Context, id string) (Flow, error)
+	// Ended returns the unexpired flows that have an outcome and one of the
+	// waiters.
+	Ended(ctx context.Context, waiters []Digest) ([]Flow, error)
 
 	// Lease takes the named lease for ttl, or fails with ErrHeld. A lease that
 	// has run out can be taken by anyone.

@@ -70,7 +70,7 @@ func (a *API) Handler() http.Handler {
 		return &problem.Problem{Status: http.StatusBadRequest, Code: "invalid_path", Message: "The path is refused: " + reason + ".", Action: "fix_request",
 			Errors: []problem.Field{{Code: "custom", Message: reason, Path: []string{"path"}}}}
 	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return a.browsers(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !keepable(r.URL.Path) {
 			nothing.ServeHTTP(w, r)
 			return
@@ -92,7 +92,7 @@ func (a *API) Handler() http.Handler {
 			return
 		}
 		mux.ServeHTTP(w, r)
-	})
+	}))
 }
 
 // connectionPath finds the id of a connection in a path, and whether it is about

@@ -38,6 +38,17 @@ func (a *API) routes() map[string]handler {
 		"DELETE /connect/session":          a.deleteSession,
 		"POST /connect/telemetry":          a.telemetry,
 
+		"POST /api-auth/api-key/{key}":     a.enter("API_KEY"),
+		"POST /api-auth/basic/{key}":       a.enter("BASIC"),
+		"POST /oauth2/auth/{key}":          a.enter("OAUTH2_CC"),
+		"POST /auth/tba/{key}":             a.enter("TBA"),
+		"POST /auth/signature/{key}":       a.enter("SIGNATURE"),
+		"POST /auth/aws-sigv4/{key}":       a.enter("AWS_SIGV4"),
+		"POST /auth/two-step/{key}":        a.enter("TWO_STEP"),
+		"POST /auth/bill/{key}":            a.enter("TWO_STEP"),
+		"POST /auth/jwt/{key}":             a.enter("JWT"),
+		"POST /auth/unauthenticated/{key}": a.enter("NONE"),
+
 		"GET /connections":            a.app(policy.ConnectionsList, a.listConnections),
 		"POST /connections":           a.app(policy.ConnectionsCreate, a.importConnection),
 		"GET /connections/{id}":       a.app(policy.ConnectionsRead, a.getConnection),

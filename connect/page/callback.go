@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/keycaddy/keycaddy/connect"
 )
 
@@ -34,7 +36,16 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 		seeOther(w, donePath+"?"+sessionQuery(token, "flow", flow))
 		return
 	}
-	h.wait(w, a.Flow.ID, token, a.Waiting)
+	if a.Flow.Opener == "" || a.Waiting.ReturnURL != "" {
+		h.wait(w, a.Flow.ID, token, a.Waiting)
+		return
+	}
+	// The app's own page has started it, in this very browser.
+	evidence := connect.Evidence{By: connect.ByOpener, Origin: a.Flow.Opener, Token: token}
+	if _, err := h.connector.Confirm(r.Context(), a.Waiting.Key, evidence); err != nil {
+		h.logger.Debug("an attempt that the app's page has started failed", zap.Error(err)) // logged with its reason, and shown
+	}
+	seeOther(w, donePath+"?"+sessionQuery(token, "flow", flow))
 }
 
 type doneView struct {
@@ -65,7 +76,7 @@ func (h *Handler) serveDone(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h = h.dressed(r, &v.Session, in)
-	view := doneView{Steps: h.steps(stepDone, len(v.Integrations) > 1), Reconnect: v.Reconnect, Origins: h.appOrigins(in), Tile: tileFor(in)}
+	view := doneView{Steps: h.steps(stepDone, len(v.Integrations) > 1), Reconnect: v.Reconnect, Origins: in.Trust.AppOrigins, Tile: tileFor(in)}
 	if v.Result != nil && v.Result.Integration == in.Key {
 		view.Result = *v.Result
 		h.lacking(r, v, in.Key, v.Result.Connection, &view)
@@ -91,7 +102,7 @@ func (h *Handler) showFlow(w http.ResponseWriter, r *http.Request, token, id str
 	switch {
 	case err == nil:
 		h = h.dressed(r, &v.Session, in)
-		name, view.Reconnect, view.Origins, view.Tile = in.DisplayName, v.Reconnect, h.appOrigins(in), tileFor(in)
+		name, view.Reconnect, view.Origins, view.Tile = in.DisplayName, v.Reconnect, in.Trust.AppOrigins, tileFor(in)
 		view.Steps = h.steps(stepDone, len(v.Integrations) > 1)
 	case errors.Is(err, connect.ErrSessionExpired), errors.Is(err, connect.ErrNotAllowed):
 		view.Again = ""

@@ -41,6 +41,10 @@ type category struct{ ID, Name string }
 func (h *Handler) serveChoose(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	token := q.Get("session_token")
+	if token == "" && h.framed {
+		h.render(w, http.StatusOK, "embed", page{Title: h.text.ChooseTitle})
+		return
+	}
 	v, err := h.connector.Visit(r.Context(), token)
 	if err != nil {
 		h.failWith(w, r, err)

@@ -15,6 +15,8 @@
         event.source.postMessage({ type: 'connect:proof', challenge: data.challenge, session_token: token }, event.origin);
       } else if (data.type === 'connect:result') {
         done(data.result);
+      } else if (data.type === 'close') {
+        done(failure('closed'));
       }
     }
     root.addEventListener('message', hear);

@@ -32,6 +32,11 @@ func (h *Handler) setCookie(w http.ResponseWriter, name, value string, ttl time.
 		Secure: h.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 		MaxAge: int(ttl / time.Second),
 	}
+	// In a frame of another site's page browsers keep no other cookies. They take
+	// localhost for as good as https.
+	if h.framed && (h.secure || h.connector.Setup.PublicURL.Hostname() == "localhost") {
+		c.Secure, c.SameSite, c.Partitioned = true, http.SameSiteNoneMode, true
+	}
 	if ttl < 0 {
 		c.MaxAge = -1
 	}
@@ -67,9 +72,14 @@ func formKey(visitor, token string) string {
 }
 
 // ownForm tells whether a form comes from a page that was shown to this browser.
+// A window that was opened from a frame doesn't have the frame's cookie: there it
+// is enough that the browser says that the form is one of ours.
 func (h *Handler) ownForm(r *http.Request, token, key string) bool {
 	visitor := h.cookie(r, visitorCookie)
 	want := formKey(visitor, token)
+	if visitor == "" && len(h.connector.Setup.Embedders) > 0 {
+		return r.Header.Get("Sec-Fetch-Site") == "same-origin"
+	}
 	return visitor != "" && subtle.ConstantTimeCompare([]byte(want), []byte(key)) == 1
 }
 

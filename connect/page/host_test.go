@@ -47,3 +47,24 @@ func TestS20OnlyListedEmbeddersMayFrame(t *testing.T) {
 		t.Errorf("policy %q, X-Frame-Options %q", csp, a.Header.Get("X-Frame-Options"))
 	}
 }
+
+func TestS103OnlyListedPagesMayWaitOnASocket(t *testing.T) {
+	s := newSite(t, app)
+	s.conn.Setup.Embedders = []string{"https://app.example"}
+	s.renew()
+	for origin, status := range map[string]int{
+		"https://app.example": 501, "https://evil.example": 403, "https://app.example.evil.example": 403, "http://app.example": 403, "null": 403, "": 403,
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Host = "pages.test"
+		r.Header.Set("Connection", "Upgrade")
+		r.Header.Set("Upgrade", "websocket")
+		r.Header.Set("Sec-WebSocket-Version", "13")
+		r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+		r.Header.Set("Origin", origin)
+		w := httptest.NewRecorder()
+		if s.pages.ServeHTTP(w, r); w.Code != status { // 501: it would be opened, if a recorder could be
+			t.Errorf("%q: got %d", origin, w.Code)
+		}
+	}
+}

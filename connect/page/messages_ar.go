@@ -50,6 +50,7 @@ var arabic = messages{
 	DoneText:    "تم الربط. يمكنك إغلاق هذه النافذة والعودة إلى التطبيق.",
 	FailedTitle: "لم يتم ربط %[1]s",
 	TryAgain:    "حاول مرة أخرى",
+	Close:       "إغلاق",
 	Details:     "التفاصيل",
 	TheySaid:    "رد %[1]s:",
 	CodeLabel:   "الرمز",

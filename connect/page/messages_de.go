@@ -50,6 +50,7 @@ var german = messages{
 	DoneText:    "Verbunden. Sie können dieses Fenster schließen und zur App zurückkehren.",
 	FailedTitle: "%[1]s ist nicht verbunden",
 	TryAgain:    "Noch einmal versuchen",
+	Close:       "Schließen",
 	Details:     "Einzelheiten",
 	TheySaid:    "%[1]s sagt:",
 	CodeLabel:   "Code",

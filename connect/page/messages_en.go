@@ -53,6 +53,7 @@ var english = messages{
 	DoneText:    "Connected. You can close this window and go back to the app.",
 	FailedTitle: "%[1]s is not connected",
 	TryAgain:    "Try again",
+	Close:       "Close",
 	Details:     "Details",
 	TheySaid:    "%[1]s said:",
 	CodeLabel:   "Code",

@@ -50,6 +50,7 @@ var spanish = messages{
 	DoneText:    "Conectado. Puede cerrar esta ventana y volver a la aplicación.",
 	FailedTitle: "%[1]s no está conectado",
 	TryAgain:    "Intentarlo de nuevo",
+	Close:       "Cerrar",
 	Details:     "Detalles",
 	TheySaid:    "%[1]s dijo:",
 	CodeLabel:   "Código",

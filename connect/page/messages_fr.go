@@ -50,6 +50,7 @@ var french = messages{
 	DoneText:    "Connecté. Vous pouvez fermer cette fenêtre et revenir à l’application.",
 	FailedTitle: "%[1]s n’est pas connecté",
 	TryAgain:    "Réessayer",
+	Close:       "Fermer",
 	Details:     "Détails",
 	TheySaid:    "%[1]s a répondu :",
 	CodeLabel:   "Code",

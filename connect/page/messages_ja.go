@@ -50,6 +50,7 @@ var japanese = messages{
 	DoneText:    "接続しました。このウィンドウを閉じて、アプリに戻ってください。",
 	FailedTitle: "%[1]s は接続されていません",
 	TryAgain:    "もう一度試す",
+	Close:       "閉じる",
 	Details:     "詳細",
 	TheySaid:    "%[1]s からの応答:",
 	CodeLabel:   "コード",

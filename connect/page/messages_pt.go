@@ -50,6 +50,7 @@ var portuguese = messages{
 	DoneText:    "Conectado. Você pode fechar esta janela e voltar ao aplicativo.",
 	FailedTitle: "%[1]s não está conectado",
 	TryAgain:    "Tentar de novo",
+	Close:       "Fechar",
 	Details:     "Detalhes",
 	TheySaid:    "%[1]s disse:",
 	CodeLabel:   "Código",

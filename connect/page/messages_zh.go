@@ -50,6 +50,7 @@ var chinese = messages{
 	DoneText:    "已连接。您可以关闭此窗口并返回应用。",
 	FailedTitle: "%[1]s 未连接",
 	TryAgain:    "重试",
+	Close:       "关闭",
 	Details:     "详细信息",
 	TheySaid:    "%[1]s 的答复:",
 	CodeLabel:   "代码",

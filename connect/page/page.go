@@ -10,6 +10,8 @@
 //	GET  /connect/done                  how it went
 //	GET  /connect/result                the same, for the app's page
 //	GET  /connect.js                    opens all of it from the app's page
+//	GET  /oauth/connect/{integration}   the popup of Nango's SDK for browsers
+//	GET  /  (WebSocket)                 tells that SDK how it went
 //
 // The session token of the link is the only thing that lets a visitor in. It
 // never becomes a cookie by opening a link: a cookie that ties the browser to
@@ -17,7 +19,7 @@
 // authorization. The pages need no script; they load nothing from elsewhere.
 //
 // The package may import connect, connect/scheme, connect/problem, catalog, the
-// standard library and zap. It knows nothing of Caddy, stores or vaults.
+// standard library, a WebSocket library and zap. It knows nothing of Caddy, stores or vaults.
 package page
 
 import (
@@ -56,6 +58,8 @@ type Handler struct {
 	opener    string
 	text      *messages
 	look      connect.Look
+	sockets   *sockets
+	framed    bool // the page is for a frame
 }
 
 // New returns the pages of a connector. They live on the public origin of its
@@ -66,9 +70,10 @@ func New(c *connect.Connector, logger *zap.Logger) *Handler {
 	}
 	h := &Handler{
 		connector: c, logger: logger, text: &english,
-		cross:  http.NewCrossOriginProtection(),
-		secure: c.Setup.PublicURL.Scheme == "https",
-		opener: openerPolicy(c.Setup),
+		cross:   http.NewCrossOriginProtection(),
+		secure:  c.Setup.PublicURL.Scheme == "https",
+		opener:  openerPolicy(c.Setup),
+		sockets: &sockets{connector: c, logger: logger, waiting: make(map[connect.Digest]chan connect.Flow)},
 	}
 	origin := c.Setup.PublicURL.Scheme + "://" + c.Setup.PublicURL.Host
 	if err := h.cross.AddTrustedOrigin(origin); err != nil {
@@ -83,19 +88,22 @@ func (h *Handler) Handles(r *http.Request) bool {
 	case choosePath, choosePath + "/", confirmPath, donePath, resultPath, callbackPath, clientPath, typesPath:
 		return true
 	default:
-		return strings.HasPrefix(p, withPath) || strings.HasPrefix(p, logoPath) || strings.HasPrefix(p, callbackPath+"/")
+		return isSocket(r) || strings.HasPrefix(p, startPath) || strings.HasPrefix(p, withPath) || strings.HasPrefix(p, logoPath) || strings.HasPrefix(p, callbackPath+"/")
 	}
 }
 
 // ServeHTTP serves the pages.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h = h.dressed(r, nil, nil)
+	h.framed = r.Header.Get("Sec-Fetch-Dest") == "iframe"
 	h.setHeaders(w.Header())
 	if !h.ours(r) {
 		h.fail(w, r, http.StatusMisdirectedRequest, h.text.WrongHost)
 		return
 	}
 	switch p := r.URL.Path; {
+	case isSocket(r):
+		h.only(w, r, h.serveSocket, http.MethodGet)
 	case p == choosePath || p == choosePath+"/":
 		h.only(w, r, h.serveChoose, http.MethodGet, http.MethodHead)
 	case p == donePath:
@@ -114,9 +122,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Not HEAD: whatever looks at a link before it is followed must not
 		// spend the code that is in it.
 		h.only(w, r, h.serveCallback, http.MethodGet)
+	case strings.HasPrefix(p, startPath):
+		key, ok := keyAfter(r, startPath)
+		if !ok {
+			h.fail(w, r, http.StatusNotFound, h.text.NotFound)
+			return
+		}
+		h.only(w, r, func(w http.ResponseWriter, r *http.Request) { h.serveStart(w, r, key) }, http.MethodGet)
 	case strings.HasPrefix(p, withPath):
-		key, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), withPath))
-		if err != nil || key == "" {
+		key, ok := keyAfter(r, withPath)
+		if !ok {
 			h.fail(w, r, http.StatusNotFound, h.text.NotFound)
 			return
 		}
@@ -129,6 +144,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		h.fail(w, r, http.StatusNotFound, h.text.NotFound)
 	}
+}
+
+// keyAfter is the integration that the rest of a path names.
+func keyAfter(r *http.Request, prefix string) (string, bool) {
+	key, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), prefix))
+	return key, err == nil && key != ""
 }
 
 // ours tells whether a request was sent to the public origin's host. No address

@@ -12,53 +12,6 @@
       input.focus();
     });
   });
-  // Asks the page that has opened this one, if it is the app's, to show that it
-  // has started this: the browser says which origin answers.
-  var asked = document.querySelector('form[data-origins]');
-  var peer = window.opener || (window.parent !== window ? window.parent : null);
-  if (asked && peer) {
-    var origins = asked.dataset.origins.split(' ');
-    var challenge = Array.from(crypto.getRandomValues(new Uint8Array(16)), function (b) { return b.toString(16); }).join('-');
-    var person = asked.querySelector('.person');
-    var waiting = asked.querySelector('.asking');
-    person.hidden = true;
-    waiting.hidden = false;
-    var tries = 0;
-    var ask = function () {
-      if (++tries > 12) {
-        clearInterval(timer);
-        person.hidden = false;
-        waiting.hidden = true;
-        return;
-      }
-      origins.forEach(function (origin) { peer.postMessage({ type: 'connect:prove', challenge: challenge }, origin); });
-    };
-    window.addEventListener('message', function (event) {
-      var data = event.data;
-      if (event.source !== peer || origins.indexOf(event.origin) < 0) return;
-      if (!data || data.type !== 'connect:proof' || data.challenge !== challenge || tries > 12) return;
-      tries = 99;
-      clearInterval(timer);
-      asked.elements.opener.value = event.origin;
-      asked.elements.opener_token.value = String(data.session_token);
-      var yes = document.createElement('input');
-      yes.type = 'hidden'; yes.name = 'decision'; yes.value = 'yes';
-      asked.appendChild(yes);
-      asked.submit();
-    });
-    var timer = setInterval(ask, 250);
-    ask();
-  }
-  // Tells the app's page how it went.
-  var told = document.querySelector('[data-tell]');
-  if (told && peer && told.dataset.status) {
-    var result = { status: told.dataset.status, provider_config_key: told.dataset.integration };
-    if (told.dataset.connection) result.connection_id = told.dataset.connection;
-    if (told.dataset.code) result.code = told.dataset.code;
-    if (result.status === 'connected') told.dataset.tell.split(' ').forEach(function (origin) {
-      peer.postMessage({ type: 'connect:result', result: result }, origin);
-    });
-  }
   // A click that was begun on another page doesn't count as an answer here.
   document.querySelectorAll('[data-guard]').forEach(function (button) {
     var since = Date.now();

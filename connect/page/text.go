@@ -28,7 +28,7 @@ type messages struct {
 	Required, Optional, Pick, Show, Hide, Example                        string
 	Around, When, FieldDocs, ConsoleLink, DocsLink, NewWindow            string
 	GuideTitle, BackLink, SafeOAuth, SafeChecked, SafeStored, Unexpected string
-	DoneTitle, DoneText, FailedTitle, TryAgain, Details                  string
+	DoneTitle, DoneText, FailedTitle, TryAgain, Details, Close           string
 	TheySaid, CodeLabel, NoSession                                       string
 	ConfirmTitle, ConfirmLead, WhoGets, WhoGetsApp, WhoUnknown           string
 	NotYou, NotYouKey, Yes, No, AskingApp, AppOnly                       string

@@ -15,20 +15,20 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 )
 
-//go:embed templates light.css dark.css style.css script.js connect.js connect.d.ts
+//go:embed templates light.css dark.css style.css script.js peers.js connect.js connect.d.ts
 var files embed.FS
 
 var (
 	styleSheet  = mustRead("style.css")
 	lightColors = mustRead("light.css")
 	darkColors  = mustRead("dark.css")
-	script      = template.JS(mustRead("script.js"))
+	script      = template.JS(mustRead("script.js") + "\n" + mustRead("peers.js"))
 )
 
 // pages holds each page with the frame around it.
 var pages = func() map[string]*template.Template {
 	m := make(map[string]*template.Template)
-	for _, name := range []string{"choose", "form", "confirm", "done", "notice"} {
+	for _, name := range []string{"choose", "form", "confirm", "done", "notice", "embed"} {
 		m[name] = template.Must(template.New(name).Funcs(template.FuncMap{"pair": pairOf, "printf": plain}).ParseFS(files, "templates/frame.html", "templates/icons.html", "templates/"+name+".html"))
 	}
 	return m
@@ -73,7 +73,9 @@ func (h *Handler) render(w http.ResponseWriter, status int, name string, p page)
 		Brand  string
 		Logo   template.URL
 		Icon   template.URL
-	}{p, h.text, name, nonce, styleOf(&h.look), script, h.brand(), template.URL(h.look.Logo), template.URL(h.icon())})
+
+		Embedders string
+	}{p, h.text, name, nonce, styleOf(&h.look), script, h.brand(), template.URL(h.look.Logo), template.URL(h.icon()), strings.Join(h.connector.Setup.Embedders, " ")})
 	if err != nil {
 		h.logger.Error("filling a page", zap.String("page", name), zap.Error(err))
 		http.Error(w, h.text.Broken.Title, http.StatusInternalServerError)

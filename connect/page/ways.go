@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
-
-	"github.com/keycaddy/keycaddy/connect"
 )
 
 // The script with which an app's page opens these pages, and its types.
@@ -38,7 +36,7 @@ func (h *Handler) serveClient(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) serveResult(w http.ResponseWriter, r *http.Request) {
 	head := w.Header()
 	head.Set("Vary", "Origin")
-	if origin := r.Header.Get("Origin"); slices.Contains(h.appOrigins(nil), origin) {
+	if origin := r.Header.Get("Origin"); slices.Contains(h.connector.Setup.AppOrigins(), origin) {
 		head.Set("Access-Control-Allow-Origin", origin)
 		head.Set("Access-Control-Allow-Headers", "Authorization")
 		head.Set("Access-Control-Max-Age", "600")
@@ -64,17 +62,4 @@ func (h *Handler) serveResult(w http.ResponseWriter, r *http.Request) {
 	if err := json.NewEncoder(w).Encode(body); err != nil {
 		h.logger.Debug("the visitor has gone", zap.Error(err))
 	}
-}
-
-// appOrigins are the origins of an integration's app; of all, if it is nil.
-func (h *Handler) appOrigins(in *connect.Integration) []string {
-	if in != nil {
-		return in.Trust.AppOrigins
-	}
-	var all []string
-	for _, in := range h.connector.Setup.Integrations() {
-		all = append(all, in.Trust.AppOrigins...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }

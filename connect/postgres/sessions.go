@@ -115,7 +115,7 @@ func (s *Store) DeleteSession(ctx context.Context, token connect.Digest) error {
 	return err
 }
 
-const flowColumns = `id, state, browser, session, integration, config, redirect_url, expires, outcome`
+const flowColumns = `id, state, browser, session, integration, config, redirect_url, expires, opener, waiter, outcome`
 
 // PutFlow implements connect.Store; ErrExists if the id or the state is taken.
 // f.Outcome is nil in a new flow and not looked at.
@@ -126,9 +126,9 @@ func (s *Store) PutFlow(ctx context.Context, f connect.Flow) error {
 		return wrap(ctx, what, err)
 	}
 	_, err = s.exec(ctx, what, once, `INSERT INTO keycaddy.flows
-		(id, state, browser, session, integration, config, redirect_url, expires)
-		VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8)`,
-		f.ID, f.State[:], f.Browser[:], f.Session[:], f.Integration, config, f.RedirectURL, micros(f.Expires))
+		(id, state, browser, session, integration, config, redirect_url, expires, opener, waiter)
+		VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10)`,
+		f.ID, f.State[:], f.Browser[:], f.Session[:], f.Integration, config, f.RedirectURL, micros(f.Expires), f.Opener, digestOrNull(f.Waiter))
 	return err
 }
 
@@ -217,13 +217,27 @@ func (s *Store) Flow(ctx context.Context, id string) (f connect.Flow, err error)
 	return f, err
 }
 
+// Ended implements connect.Store.
+func (s *Store) Ended(ctx context.Context, waiters []connect.Digest) (flows []connect.Flow, err error) {
+	names := make([][]byte, len(waiters))
+	for i := range waiters {
+		names[i] = waiters[i][:]
+	}
+	err = s.rows(ctx, "reading flows that have ended", func() { flows = nil }, func(row pgx.Row) error {
+		f, err := scanFlow(row)
+		flows = append(flows, f)
+		return err
+	}, `SELECT `+flowColumns+` FROM keycaddy.flows WHERE outcome IS NOT NULL AND expires > now() AND waiter = ANY($1)`, names)
+	return flows, err
+}
+
 // scanFlow reads a row of flowColumns, and what else was selected.
 func scanFlow(row pgx.Row, more ...any) (connect.Flow, error) {
 	var (
 		f               connect.Flow
 		config, outcome []byte
 	)
-	err := row.Scan(append([]any{&f.ID, digest{&f.State}, digest{&f.Browser}, digest{&f.Session}, &f.Integration, &config, &f.RedirectURL, &f.Expires, &outcome}, more...)...)
+	err := row.Scan(append([]any{&f.ID, digest{&f.State}, digest{&f.Browser}, digest{&f.Session}, &f.Integration, &config, &f.RedirectURL, &f.Expires, &f.Opener, digest{&f.Waiter}, &outcome}, more...)...)
 	if err == nil {
 		err = fromJSON("config", config, &f.Config)
 	}

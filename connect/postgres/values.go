@@ -90,11 +90,23 @@ func checkText(args []any) error {
 	return nil
 }
 
+// digestOrNull is a digest as it is stored, of which the zero one is none.
+func digestOrNull(d connect.Digest) any {
+	if d == (connect.Digest{}) {
+		return nil
+	}
+	return d[:]
+}
+
 // digest scans a column that holds a connect.Digest.
 type digest struct{ to *connect.Digest }
 
 // ScanBytes implements pgtype.BytesScanner.
 func (d digest) ScanBytes(p []byte) error {
+	if p == nil { // there is none
+		*d.to = connect.Digest{}
+		return nil
+	}
 	if len(p) != len(d.to) {
 		return fmt.Errorf("not a digest of %d bytes", len(d.to))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 
 	"github.com/keycaddy/keycaddy/connect"
 )
@@ -107,7 +108,7 @@ func (s *Store) DeleteSession(ctx context.Context, token connect.Digest) error {
 	return err
 }
 
-const flowColumns = `id, state, browser, session, integration, config, redirect_url, expires, outcome`
+const flowColumns = `id, state, browser, session, integration, config, redirect_url, expires, opener, waiter, outcome`
 
 // PutFlow implements connect.Store; ErrExists if the id or the state is taken.
 // f.Outcome is nil in a new flow and not looked at.
@@ -118,9 +119,9 @@ func (s *Store) PutFlow(ctx context.Context, f connect.Flow) error {
 		return wrap(ctx, what, err)
 	}
 	_, err = s.exec(ctx, what, `INSERT INTO flows
-		(id, state, browser, session, integration, config, redirect_url, expires)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		f.ID, f.State[:], f.Browser[:], f.Session[:], f.Integration, config, f.RedirectURL, micros(f.Expires))
+		(id, state, browser, session, integration, config, redirect_url, expires, opener, waiter)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		f.ID, f.State[:], f.Browser[:], f.Session[:], f.Integration, config, f.RedirectURL, micros(f.Expires), f.Opener, digestOrNull(f.Waiter))
 	return err
 }
 
@@ -202,14 +203,37 @@ func (s *Store) Flow(ctx context.Context, id string) (connect.Flow, error) {
 	return f, wrap(ctx, "reading flow", err)
 }
 
+// Ended implements connect.Store.
+func (s *Store) Ended(ctx context.Context, waiters []connect.Digest) (flows []connect.Flow, err error) {
+	const what = "reading flows that have ended"
+	args := []any{micros(now())}
+	for _, w := range waiters {
+		args = append(args, w[:])
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT `+flowColumns+` FROM flows
+		WHERE outcome IS NOT NULL AND expires > ? AND waiter IN (NULL`+strings.Repeat(", ?", len(waiters))+`)`, args...)
+	if err != nil {
+		return nil, wrap(ctx, what, err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		f, err := scanFlow(rows)
+		if err != nil {
+			return nil, wrap(ctx, what, err)
+		}
+		flows = append(flows, f)
+	}
+	return flows, wrap(ctx, what, rows.Err())
+}
+
 // scanFlow reads a row of flowColumns.
-func scanFlow(row *sql.Row) (connect.Flow, error) {
+func scanFlow(row interface{ Scan(...any) error }) (connect.Flow, error) {
 	var (
 		f               connect.Flow
 		config, outcome sql.NullString
 		expires         int64
 	)
-	err := row.Scan(&f.ID, digest{&f.State}, digest{&f.Browser}, digest{&f.Session}, &f.Integration, &config, &f.RedirectURL, &expires, &outcome)
+	err := row.Scan(&f.ID, digest{&f.State}, digest{&f.Browser}, digest{&f.Session}, &f.Integration, &config, &f.RedirectURL, &expires, &f.Opener, digest{&f.Waiter}, &outcome)
 	if err == nil {
 		err = fromJSON("config", config, &f.Config)
 	}

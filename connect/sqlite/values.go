@@ -74,11 +74,23 @@ func object(raw json.RawMessage) (sql.NullString, error) {
 	return sql.NullString{String: string(raw), Valid: true}, nil
 }
 
+// digestOrNull is a digest as it is stored, of which the zero one is none.
+func digestOrNull(d connect.Digest) any {
+	if d == (connect.Digest{}) {
+		return nil
+	}
+	return d[:]
+}
+
 // digest scans a column that holds a connect.Digest.
 type digest struct{ to *connect.Digest }
 
 // Scan implements sql.Scanner.
 func (d digest) Scan(v any) error {
+	if v == nil { // there is none
+		*d.to = connect.Digest{}
+		return nil
+	}
 	p, ok := v.([]byte)
 	if !ok || len(p) != len(d.to) {
 		return fmt.Errorf("not a digest of %d bytes", len(d.to))

@@ -52,6 +52,8 @@ func flow(expires time.Time) connect.Flow {
 		Integration: "github",
 		Config:      map[string]string{"subdomain": "acme"},
 		RedirectURL: "https://connect.example.com/oauth/callback?a=b&c=d",
+		Opener:      "https://app.example.com",
+		Waiter:      digest(),
 		Expires:     expires.Truncate(time.Microsecond).UTC(),
 	}
 }
@@ -183,14 +185,22 @@ func finishFlow(t *testing.T, s stores) {
 	ctx := t.Context()
 	for _, o := range []connect.Outcome{
 		{Connection: "c/1"},
-		{Code: "access_denied", Detail: `The user said "no" <b>&`},
+		{Code: "access_denied", Callback: true, Detail: `The user said "no" <b>&`},
 		{},
 	} {
 		want := flow(time.Now().Add(time.Hour))
 		must(t, s[0].PutFlow(ctx, want))
 		_, err := s[0].TakeFlow(ctx, want.State)
 		must(t, err)
+		waiters := []connect.Digest{digest(), want.Waiter, {}}
+		ended, err := s[0].Ended(ctx, waiters)
+		must(t, err)
+		equal(t, len(ended), 0)
 		must(t, s[1].FinishFlow(ctx, want.ID, o))
+		ended, err = s[0].Ended(ctx, waiters)
+		must(t, err)
+		equal(t, len(ended), 1)
+		equal(t, ended[0].ID, want.ID)
 		got, err := s[0].Flow(ctx, want.ID)
 		must(t, err)
 		want.Outcome = &o
