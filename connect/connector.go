@@ -112,8 +112,12 @@ func (c *Connector) Open(ctx context.Context, s Session) (token string, _ Sessio
 		if len(s.Allowed) != 1 {
 			return "", Session{}, ErrConnectionGone
 		}
-		if _, err := c.Store.Connection(ctx, ID{s.Allowed[0], s.Connection}); err != nil {
+		conn, err := c.Store.Connection(ctx, ID{s.Allowed[0], s.Connection})
+		if err != nil {
 			return "", Session{}, fmt.Errorf("%w: %w", ErrConnectionGone, err)
+		}
+		if s.UserID() == "" { // it stays whose it is, who has to be there
+			s.EndUser = conn.EndUser
 		}
 	}
 	if err := c.checkReturnURL(&s); err != nil {

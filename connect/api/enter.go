@@ -132,7 +132,7 @@ func enterProblem(mode string, err error) error {
 		fields scheme.FieldErrors
 	)
 	switch {
-	case errors.As(err, &verify) && verify.Status != 0:
+	case errors.As(err, &verify) && verify.Status != 0, errors.As(err, &token) && (mode == "OAUTH2_CC" || mode == "TWO_STEP"):
 		p := &problem.Problem{Status: http.StatusBadRequest, Code: "connection_test_failed", Message: "The given credentials were found to be invalid. Please check the credentials and try again.", Action: "fix_request"}
 		if errors.As(err, &token) {
 			switch mode {
@@ -141,6 +141,7 @@ func enterProblem(mode string, err error) error {
 			case "TWO_STEP":
 				p.Code = "two_step_credentials_fetch_error"
 			}
+			p.Payload = struct{}{}
 			p.Message += " The provider says: " + token.Code
 			if token.Description != "" {
 				p.Message += " (" + token.Description + ")"
@@ -169,13 +170,13 @@ func (a *API) browsers(next http.Handler) http.Handler {
 		head.Add("Vary", "Origin")
 		if origin := r.Header.Get("Origin"); origin != "" && slices.Contains(a.Connector.Setup.AppOrigins(), origin) {
 			head.Set("Access-Control-Allow-Origin", origin)
-			if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-				head.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
-				head.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
-				head.Set("Access-Control-Max-Age", "600")
-				w.WriteHeader(http.StatusNoContent)
-				return
-			}
+			head.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
+			head.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+			head.Set("Access-Control-Max-Age", "600")
+		}
+		if r.Method == http.MethodOptions { // others' pages learn that they may nothing
+			w.WriteHeader(http.StatusNoContent)
+			return
 		}
 		next.ServeHTTP(w, r)
 	})

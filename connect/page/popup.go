@@ -45,8 +45,7 @@ func (h *Handler) serveStart(w http.ResponseWriter, r *http.Request, key string)
 		h.failWith(w, r, err)
 	default:
 		h.bindFlow(w, to.Flow, to.Binding, token, connect.FlowTTL)
-		w.Header().Set("Location", to.Redirect)
-		w.WriteHeader(http.StatusFound)
+		seeOther(w, to.Redirect)
 	}
 }
 

@@ -144,7 +144,7 @@ func Of(err error) *Problem {
 	case errors.Is(err, connect.ErrFutile):
 		return &Problem{Status: http.StatusServiceUnavailable, Code: "renewal_paused", Message: "The provider refused the last renewed credential too, so that renewing it again has to wait.", Retryable: true, Action: "retry"}
 	case errors.Is(err, connect.ErrSessionExpired):
-		return &Problem{Status: http.StatusUnauthorized, Code: "unknown_connect_session_token", Message: "The connect session is unknown or has expired.", Action: "fix_request"}
+		return &Problem{Status: http.StatusUnauthorized, Code: "unknown_connect_session_token", Message: "The connect session is unknown or has expired.", Action: "fix_request", Payload: struct{}{}}
 	case errors.Is(err, connect.ErrNotAllowed):
 		return &Problem{Status: http.StatusBadRequest, Code: "integration_not_allowed", Message: "The connect session is not for this integration.", Action: "fix_request"}
 	case errors.Is(err, connect.ErrOtherAccount):
