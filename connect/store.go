@@ -19,10 +19,10 @@ var (
 
 // Query selects connections; zero fields select everything.
 type Query struct {
-	Connection   string   // this connection id
+	Connections  []string // one of these connection ids
 	Integrations []string // in one of these integrations
 	Search       string   // case-insensitive part of connection id, end user's name or e-mail
-	EndUser      string   // end user id
+	EndUsers     []string // of one of these end users, by id
 	Organization string   // organization id
 	Account      string   // id of the provider's account
 	Status       Status

@@ -8,14 +8,24 @@ import (
 
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/policy"
-	"github.com/keycaddy/keycaddy/connect/problem"
 )
 
 type callerKey struct{}
 
-// app lets apps through whose key has the scope. Further scopes that only part
-// of a call needs are asked for with may.
+// app lets apps through whose key has the scope, and is not limited to some
+// connections. Further scopes that only part of a call needs are asked for with
+// may.
 func (a *API) app(scope policy.Scope, h handler) handler {
+	return a.limited(scope, func(w http.ResponseWriter, r *http.Request) error {
+		if l := limits(r); l.Narrow() {
+			return outOfReach("it is good for some connections or calls only, which this call is not about")
+		}
+		return h(w, r)
+	})
+}
+
+// limited is app for calls that see to their caller's limits themselves.
+func (a *API) limited(scope policy.Scope, h handler) handler {
 	h = checked(h)
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if a.Trusted {
@@ -25,16 +35,13 @@ func (a *API) app(scope policy.Scope, h handler) handler {
 		if err != nil {
 			return err
 		}
-		if limits := caller.Rules.Limits(); limits.Narrow() {
-			return &problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "This API key is limited to some connections or calls, which this call is not about.", Action: "fix_request"}
-		}
 		return h(w, withCaller(r, caller))
 	}
 }
 
 // appOrSession lets apps through, and visitors with a connect session.
 func (a *API) appOrSession(scope policy.Scope, h handler) handler {
-	app, visitor := a.app(scope, h), checked(h)
+	app, visitor := a.limited(scope, h), checked(h)
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if strings.Contains(r.Header.Get("Authorization"), connect.SessionPrefix) {
 			return visitor(w, r)
@@ -75,6 +82,12 @@ func (a *API) may(r *http.Request, scope policy.Scope) error {
 	c := callerOf(r)
 	if c == nil {
 		return &policy.ScopeError{Required: scope} // a visitor
+	}
+	// With the credential itself every call could be made, and with an
+	// integration's client every connection renewed.
+	l := c.Rules.Limits()
+	if scope == policy.ConnectionsReadCredentials && len(l.Calls) > 0 || scope == policy.IntegrationsReadCredentials && l.Narrow() {
+		return outOfReach("it may not read credentials")
 	}
 	return c.Needs(scope)
 }

@@ -60,6 +60,9 @@ func (a *API) getConnection(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return errNoProvider
 	}
+	if err := a.reach(r, id); err != nil {
+		return a.notFetched(r, id, err)
+	}
 	if hidden := a.may(r, policy.ConnectionsReadCredentials); hidden != nil {
 		if fresh != (connect.Freshness{}) || withRefreshToken {
 			return hidden
@@ -137,6 +140,14 @@ func (a *API) updateConnection(w http.ResponseWriter, r *http.Request) error {
 	if _, err := a.Connector.Setup.Integration(id.Integration); err != nil {
 		return errNoProvider
 	}
+	if err := a.reach(r, id); errors.Is(err, connect.ErrNotFound) {
+		return errNoConnection
+	} else if err != nil {
+		return err
+	}
+	if l := limits(r); (len(l.EndUsers) > 0 || len(l.Tags) > 0) && (in.EndUser != nil || in.Tags != nil) {
+		return outOfReach("whose a connection is, and its tags, decide what is in its reach")
+	}
 	ch := connect.Changes{WebhookURL: in.WebhookURL}
 	if in.EndUser != nil {
 		ch.EndUser, ch.Tags = in.EndUser.user(), map[string]string{}
@@ -179,6 +190,9 @@ func (a *API) refreshConnection(w http.ResponseWriter, r *http.Request) error {
 	if _, err := a.Connector.Setup.Integration(id.Integration); err != nil {
 		return errNoProvider
 	}
+	if err := a.reach(r, id); err != nil {
+		return a.notFetched(r, id, err)
+	}
 	before, err := a.Connector.Refresher.Current(r.Context(), id)
 	if err != nil {
 		return a.notFetched(r, id, err)
@@ -195,7 +209,10 @@ func (a *API) refreshConnection(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) deleteConnection(w http.ResponseWriter, r *http.Request) error {
-	err := a.Connector.Disconnect(r.Context(), named(r))
+	err := a.reach(r, named(r))
+	if err == nil {
+		err = a.Connector.Disconnect(r.Context(), named(r))
+	}
 	if errors.Is(err, connect.ErrNotFound) {
 		return &problem.Problem{Status: http.StatusBadRequest, Code: "unknown_connection", Action: "fix_request"}
 	}

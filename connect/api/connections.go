@@ -61,8 +61,13 @@ func row(c *connect.Connection) connectionRow {
 func (a *API) listConnections(w http.ResponseWriter, r *http.Request) error {
 	in := r.URL.Query()
 	q := connect.Query{
-		Connection: in.Get("connectionId"), Search: in.Get("search"),
-		Status: connect.Status(in.Get("status")), EndUser: in.Get("endUserId"), Organization: in.Get("endUserOrganizationId"),
+		Search: in.Get("search"), Status: connect.Status(in.Get("status")), Organization: in.Get("endUserOrganizationId"),
+	}
+	if id := in.Get("connectionId"); id != "" {
+		q.Connections = []string{id}
+	}
+	if id := in.Get("endUserId"); id != "" {
+		q.EndUsers = []string{id}
 	}
 	if s := in.Get("integrationId"); s != "" {
 		q.Integrations = strings.Split(s, ",")
@@ -76,9 +81,12 @@ func (a *API) listConnections(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	q.Limit, q.Page = number(in.Get("limit")), number(in.Get("page"))
-	page, err := a.Connector.Store.Connections(r.Context(), q)
-	if err != nil {
-		return fmt.Errorf("listing connections: %w", err)
+	var page []connect.Connection
+	if within(r, &q) {
+		var err error
+		if page, err = a.Connector.Store.Connections(r.Context(), q); err != nil {
+			return fmt.Errorf("listing connections: %w", err)
+		}
 	}
 	rows := make([]connectionRow, len(page))
 	for i := range page {

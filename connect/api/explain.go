@@ -39,7 +39,10 @@ func (a *API) explain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return reply(w, http.StatusOK, explanation{Refused: problem.Of(err)})
 	}
-	b, err := a.Connector.Refresher.Current(r.Context(), id)
+	var b *connect.Bound
+	if err = a.reach(r, id); err == nil {
+		b, err = a.Connector.Refresher.Current(r.Context(), id)
+	}
 	if err != nil {
 		return reply(w, http.StatusOK, explanation{Refused: problem.Of(err)})
 	}

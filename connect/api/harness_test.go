@@ -126,12 +126,12 @@ func serve(t *testing.T, entries map[string]string, integrated bool) *service {
 	s.api = &api.API{
 		APIKeys:   &connect.Keys{Store: s.store, Stored: stored, Logger: log},
 		Connector: s.connector, Logger: log, RequestID: func(*http.Request) string { return "req1" },
-		Keys: connect.NewKeyring([]connect.APIKey{
+		Keys: connect.NewKeyring(append(limited(), []connect.APIKey{
 			{Name: "app", Key: connect.DigestOf(key), Scopes: policy.AllScopes},
 			{Name: "modest", Key: connect.DigestOf(modest), Scopes: policy.DefaultScopes},
 			{Name: "powerless", Key: connect.DigestOf(powerless)},
 			{Name: "proxy", Key: connect.DigestOf(restricted), Scopes: policy.AllScopes, Limits: policy.Limits{Integrations: []string{"g-apikey"}}},
-		}, stored),
+		}...), stored),
 	}
 	return s
 }

@@ -123,6 +123,9 @@ func (a *API) bring(r *http.Request, in *importRequest) (connect.Connection, sch
 	}
 	from.Answers, from.Config = answers(p, config, in.Credentials.Fields)
 	from.Credential = in.Credentials.credential(p)
+	if err := a.mayBring(r, &from); err != nil {
+		return fail(err)
+	}
 	c, cred, err := a.Connector.Import(r.Context(), from)
 	if err != nil {
 		return fail(importProblem(p, err))

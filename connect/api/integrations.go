@@ -38,6 +38,9 @@ func (a *API) integrationJSON(in *connect.Integration) integrationJSON {
 
 func (a *API) listIntegrations(w http.ResponseWriter, r *http.Request) error {
 	allows := func(string) bool { return true }
+	if c := callerOf(r); c != nil {
+		allows = c.Rules.Integration
+	}
 	if strings.Contains(r.Header.Get("Authorization"), connect.SessionPrefix) {
 		v, err := a.visit(r)
 		if err != nil {
@@ -63,7 +66,7 @@ func noIntegration(key string) error {
 func (a *API) getIntegration(w http.ResponseWriter, r *http.Request) error {
 	key, q := r.PathValue("key"), r.URL.Query()
 	in, err := a.Connector.Setup.Integration(key)
-	if err != nil {
+	if c := callerOf(r); err != nil || c != nil && !c.Rules.Integration(key) {
 		return noIntegration(key)
 	}
 	type included struct {

@@ -92,7 +92,18 @@ func (a *API) metadataOfOne(w http.ResponseWriter, r *http.Request, status int, 
 }
 
 func (a *API) storeMetadata(r *http.Request, ids []connect.ID, metadata json.RawMessage, merge bool) error {
-	err := a.Connector.SetMetadata(r.Context(), ids, metadata, merge)
+	var err error
+	for _, id := range ids {
+		if err = a.reach(r, id); errors.Is(err, connect.ErrNotFound) {
+			err = &connect.MissingError{ID: id}
+		}
+		if err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = a.Connector.SetMetadata(r.Context(), ids, metadata, merge)
+	}
 	var missing *connect.MissingError
 	switch {
 	case errors.As(err, &missing):

@@ -16,23 +16,23 @@ func (a *API) routes() map[string]handler {
 		"GET /health/live":           a.live,
 		"GET /openapi.json":          a.getDocument,
 		"GET /docs":                  a.getDocumentation,
-		"GET /environment-variables": a.app(policy.AnyKey, a.listEnvironmentVariables),
+		"GET /environment-variables": a.limited(policy.AnyKey, a.listEnvironmentVariables),
 
-		"GET /providers":                      a.app(policy.AnyKey, a.listProviders),
+		"GET /providers":                      a.limited(policy.AnyKey, a.listProviders),
 		"GET /providers/{provider}":           a.appOrSession(policy.AnyKey, a.getProvider),
-		"GET /providers/{provider}/templates": a.app(policy.AnyKey, a.listTemplates),
+		"GET /providers/{provider}/templates": a.limited(policy.AnyKey, a.listTemplates),
 		"GET /images/template-logos/{file}":   a.logo,
 
 		"GET /integrations":             a.appOrSession(policy.IntegrationsList, a.listIntegrations),
-		"GET /config/{key}":             a.app(policy.IntegrationsRead, a.getIntegration), // of older SDKs
+		"GET /config/{key}":             a.limited(policy.IntegrationsRead, a.getIntegration), // of older SDKs
 		"POST /integrations":            a.app(policy.IntegrationsCreate, a.createIntegration),
 		"POST /integrations/quickstart": a.app(policy.IntegrationsCreate, a.createQuickstart),
-		"GET /integrations/{key}":       a.app(policy.IntegrationsRead, a.getIntegration),
+		"GET /integrations/{key}":       a.limited(policy.IntegrationsRead, a.getIntegration),
 		"PATCH /integrations/{key}":     a.app(policy.IntegrationsUpdate, a.updateIntegration),
 		"DELETE /integrations/{key}":    a.app(policy.IntegrationsDelete, a.deleteIntegration),
 
-		"POST /connect/sessions":           a.app(policy.ConnectSessionsWrite, a.createSession),
-		"POST /connect/sessions/reconnect": a.app(policy.ConnectSessionsWrite, a.createReconnectSession),
+		"POST /connect/sessions":           a.limited(policy.ConnectSessionsWrite, a.createSession),
+		"POST /connect/sessions/reconnect": a.limited(policy.ConnectSessionsWrite, a.createReconnectSession),
 		"POST /connect/sessions/confirm":   a.app(policy.ConnectSessionsWrite, a.confirmSession),
 		"GET /connect/session":             a.getSession,
 		"DELETE /connect/session":          a.deleteSession,
@@ -49,15 +49,15 @@ func (a *API) routes() map[string]handler {
 		"POST /auth/jwt/{key}":             a.enter("JWT"),
 		"POST /auth/unauthenticated/{key}": a.enter("NONE"),
 
-		"GET /connections":            a.app(policy.ConnectionsList, a.listConnections),
-		"POST /connections":           a.app(policy.ConnectionsCreate, a.importConnection),
-		"GET /connections/{id}":       a.app(policy.ConnectionsRead, a.getConnection),
-		"PATCH /connections/{id}":     a.app(policy.ConnectionsUpdate, a.updateConnection),
-		"DELETE /connections/{id}":    a.app(policy.ConnectionsDelete, a.deleteConnection),
-		"POST /connections/metadata":  a.app(policy.ConnectionsUpdate, a.setMetadata),
-		"PATCH /connections/metadata": a.app(policy.ConnectionsUpdate, a.updateMetadata),
-		"POST /connections/refresh":   a.app(policy.ConnectionsUpdate, a.refreshConnection),
-		"POST /explain":               a.app(policy.Explain, a.explain),
+		"GET /connections":            a.limited(policy.ConnectionsList, a.listConnections),
+		"POST /connections":           a.limited(policy.ConnectionsCreate, a.importConnection),
+		"GET /connections/{id}":       a.limited(policy.ConnectionsRead, a.getConnection),
+		"PATCH /connections/{id}":     a.limited(policy.ConnectionsUpdate, a.updateConnection),
+		"DELETE /connections/{id}":    a.limited(policy.ConnectionsDelete, a.deleteConnection),
+		"POST /connections/metadata":  a.limited(policy.ConnectionsUpdate, a.setMetadata),
+		"PATCH /connections/metadata": a.limited(policy.ConnectionsUpdate, a.updateMetadata),
+		"POST /connections/refresh":   a.limited(policy.ConnectionsUpdate, a.refreshConnection),
+		"POST /explain":               a.limited(policy.Explain, a.explain),
 
 		"GET /keys":                a.app(policy.KeysList, a.listKeys),
 		"POST /keys":               a.app(policy.KeysCreate, a.createKey),
@@ -72,9 +72,9 @@ func (a *API) routes() map[string]handler {
 		"GET /webhooks/deliveries": a.app(policy.WebhooksRead, a.listDeliveries),
 		"POST /webhooks/redeliver": a.app(policy.WebhooksRedeliver, a.redeliver),
 
-		"POST /connection":                a.app(policy.ConnectionsCreate, a.importFlat),
-		"POST /connection/{id}/metadata":  a.app(policy.ConnectionsUpdate, a.setMetadataOfOne),
-		"PATCH /connection/{id}/metadata": a.app(policy.ConnectionsUpdate, a.updateMetadataOfOne),
+		"POST /connection":                a.limited(policy.ConnectionsCreate, a.importFlat),
+		"POST /connection/{id}/metadata":  a.limited(policy.ConnectionsUpdate, a.setMetadataOfOne),
+		"PATCH /connection/{id}/metadata": a.limited(policy.ConnectionsUpdate, a.updateMetadataOfOne),
 	}
 	for alias, route := range aliases {
 		all[alias] = all[route]

@@ -195,13 +195,25 @@ func (a *API) createReconnectSession(w http.ResponseWriter, r *http.Request) err
 	return a.open(w, r, s)
 }
 
+var errNothingToReconnect = &problem.Problem{Status: http.StatusBadRequest, Code: "invalid_body", Message: "ConnectionID or IntegrationId does not exists", Action: "fix_request"}
+
 func (a *API) open(w http.ResponseWriter, r *http.Request, s connect.Session) error {
+	if s.Reconnect {
+		if err := a.reach(r, connect.ID{Integration: s.Allowed[0], Connection: s.Connection}); err != nil && !errors.Is(err, connect.ErrNotFound) {
+			return err
+		} else if err != nil {
+			return errNothingToReconnect
+		}
+	}
+	if !s.Reconnect || s.UserID() != "" || len(s.Tags) > 0 {
+		if err := mayOpen(r, &s); err != nil {
+			return err
+		}
+	}
 	token, s, err := a.Connector.Open(r.Context(), s)
 	var unknown *connect.UnknownIntegrationError
 	if errors.Is(err, connect.ErrConnectionGone) || errors.As(err, &unknown) {
-		p := problem.Invalid("body")
-		p.Message = "ConnectionID or IntegrationId does not exists"
-		return p
+		return errNothingToReconnect
 	}
 	if errors.Is(err, connect.ErrReturnURL) {
 		return problem.Invalid("body", problem.Field{Code: "custom", Message: "Is not one of the return_url that the operator has listed for every integration of the session", Path: []string{"return_url"}})

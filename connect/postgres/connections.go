@@ -76,14 +76,14 @@ func (s *Store) Connections(ctx context.Context, q connect.Query) ([]connect.Con
 // that no connection can have.
 func conditions(q connect.Query) (where string, args []any, ok bool) {
 	var all []string
-	texts := append([]string{q.Connection, q.Search, q.EndUser, q.Organization, q.Account, string(q.Status)}, q.Integrations...)
+	texts := slices.Concat([]string{q.Search, q.Organization, q.Account, string(q.Status)}, q.Connections, q.Integrations, q.EndUsers)
 	// add takes one value, for every %[1]s.
 	add := func(condition string, value any) {
 		args = append(args, value)
 		all = append(all, fmt.Sprintf(condition, fmt.Sprintf("$%d", len(args))))
 	}
-	if q.Connection != "" {
-		add(`connection = %[1]s`, q.Connection)
+	if len(q.Connections) > 0 {
+		add(`connection = ANY (%[1]s::text[])`, q.Connections)
 	}
 	if len(q.Integrations) > 0 {
 		add(`integration = ANY (%[1]s::text[])`, q.Integrations)
@@ -91,9 +91,9 @@ func conditions(q connect.Query) (where string, args []any, ok bool) {
 	if q.Search != "" {
 		add(`search LIKE %[1]s ESCAPE '\'`, "%"+likeEscaper.Replace(strings.ToLower(q.Search))+"%")
 	}
-	if q.EndUser != "" {
+	if len(q.EndUsers) > 0 {
 		// The second condition is what lets the partial index be used.
-		add(`end_user_id = %[1]s AND end_user_id <> ''`, q.EndUser)
+		add(`end_user_id = ANY (%[1]s::text[]) AND end_user_id <> ''`, q.EndUsers)
 	}
 	if q.Organization != "" {
 		add(`organization_id = %[1]s AND organization_id <> ''`, q.Organization)

@@ -73,7 +73,7 @@ func TestOtherModesKeepEverything(t *testing.T) {
 				t.Fatalf("%s: %v", mode, err)
 			}
 			c.Serial = created.Serial
-			list, err1 := m.Connections(t.Context(), connect.Query{Integrations: []string{mode, "x"}, EndUser: "u", Search: c.ID.Connection, Tags: c.Tags, Limit: 1})
+			list, err1 := m.Connections(t.Context(), connect.Query{Integrations: []string{mode, "x"}, EndUsers: []string{"u"}, Search: c.ID.Connection, Tags: c.Tags, Limit: 1})
 			gotSession, err2 := m.Session(t.Context(), session.Token)
 			gotFlow, err3 := m.TakeFlow(t.Context(), flow.State)
 			kept, err4 := s.Connection(t.Context(), c.ID)

@@ -72,22 +72,26 @@ func conditions(q connect.Query) (string, []any, error) {
 		all = append(all, condition)
 		args = append(args, values...)
 	}
-	if q.Connection != "" {
-		add(`connection = ?`, q.Connection)
-	}
-	if len(q.Integrations) > 0 {
-		list, err := listJSON(q.Integrations)
+	for _, one := range []struct {
+		condition string
+		of        []string
+	}{
+		{`connection IN (SELECT value FROM json_each(?))`, q.Connections},
+		{`integration IN (SELECT value FROM json_each(?))`, q.Integrations},
+		// The second condition is what lets SQLite use the partial index.
+		{`end_user_id IN (SELECT value FROM json_each(?)) AND end_user_id <> ''`, q.EndUsers},
+	} {
+		if len(one.of) == 0 {
+			continue
+		}
+		list, err := listJSON(one.of)
 		if err != nil {
 			return "", nil, err
 		}
-		add(`integration IN (SELECT value FROM json_each(?))`, list)
+		add(one.condition, list)
 	}
 	if q.Search != "" {
 		add(`search LIKE ? ESCAPE '\'`, "%"+likeEscaper.Replace(strings.ToLower(q.Search))+"%")
-	}
-	if q.EndUser != "" {
-		// The second condition is what lets SQLite use the partial index.
-		add(`end_user_id = ? AND end_user_id <> ''`, q.EndUser)
 	}
 	if q.Organization != "" {
 		add(`organization_id = ? AND organization_id <> ''`, q.Organization)

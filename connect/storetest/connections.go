@@ -139,7 +139,7 @@ func notFound(t *testing.T, s stores) {
 	expectErr(t, err, connect.ErrNotFound)
 	expectErr(t, s[0].FinishFlow(ctx, "none", connect.Outcome{}), connect.ErrNotFound)
 	must(t, s[0].Release(ctx, connect.Lease{Name: "none", Holder: "nobody"}))
-	list, err := s[0].Connections(ctx, connect.Query{Connection: "none"})
+	list, err := s[0].Connections(ctx, connect.Query{Connections: []string{"none"}})
 	if err != nil || len(list) != 0 {
 		t.Fatalf("%v, %v", list, err)
 	}
@@ -237,7 +237,7 @@ func update(t *testing.T, s stores) {
 	equalConnections(t, got, want)
 
 	// An ID that was not changed is not found as if it were.
-	expectList(t, s, connect.Query{Search: want.ID.Connection, EndUser: want.EndUser.ID}, want.ID.Connection)
+	expectList(t, s, connect.Query{Search: want.ID.Connection, EndUsers: []string{want.EndUser.ID}}, want.ID.Connection)
 	expectList(t, s, connect.Query{Search: full(t).ID.Connection})
 
 	// And back to little.
@@ -327,9 +327,9 @@ func oddIDs(t *testing.T, s stores) {
 		got, err := s[1].Connection(t.Context(), c.ID)
 		must(t, err)
 		equal(t, got, c)
-		queries := []connect.Query{{Connection: id}}
+		queries := []connect.Query{{Connections: []string{id}}}
 		if c.EndUser != nil {
-			queries = append(queries, connect.Query{Integrations: []string{"in" + id}}, connect.Query{EndUser: id}, connect.Query{Tags: map[string]string{id: id}})
+			queries = append(queries, connect.Query{Integrations: []string{"in" + id}}, connect.Query{EndUsers: []string{id}}, connect.Query{Tags: map[string]string{id: id}})
 		}
 		for _, q := range queries {
 			list, err := s[1].Connections(t.Context(), q)

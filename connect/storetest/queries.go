@@ -46,15 +46,16 @@ func queries(t *testing.T, s stores) {
 	create(t, s[0], connection("slack", "0"))
 
 	expectList(t, s, connect.Query{}, "0", "4", "3", "2", "1", "0")
-	expectList(t, s, connect.Query{Connection: "0"}, "0", "0")
-	expectList(t, s, connect.Query{Connection: "none"})
+	expectList(t, s, connect.Query{Connections: []string{"0"}}, "0", "0")
+	expectList(t, s, connect.Query{Connections: []string{"none"}})
 	expectList(t, s, connect.Query{Integrations: []string{"github"}}, "4", "2", "0")
 	expectList(t, s, connect.Query{Integrations: []string{"none", "github"}}, "4", "2", "0")
 	expectList(t, s, connect.Query{Integrations: []string{"slack", "github"}}, "0", "4", "3", "2", "1", "0")
 	expectList(t, s, connect.Query{Integrations: []string{"none"}})
 	expectList(t, s, connect.Query{Integrations: []string{"GitHub"}})
-	expectList(t, s, connect.Query{EndUser: "u1"}, "2", "1")
-	expectList(t, s, connect.Query{EndUser: "U1"})
+	expectList(t, s, connect.Query{EndUsers: []string{"u1"}}, "2", "1")
+	expectList(t, s, connect.Query{EndUsers: []string{"U1"}})
+	expectList(t, s, connect.Query{EndUsers: []string{"U1", "u1"}, Connections: []string{"2", "3", "none"}}, "2")
 	expectList(t, s, connect.Query{Organization: "o1"}, "3", "2")
 	expectList(t, s, connect.Query{Account: "acct-2"}, "2")
 	expectList(t, s, connect.Query{Account: "acct-2", Integrations: []string{"slack"}})
@@ -66,10 +67,10 @@ func queries(t *testing.T, s stores) {
 	expectList(t, s, connect.Query{Tags: map[string]string{"team": ""}})
 	// All of it together.
 	expectList(t, s, connect.Query{
-		Connection: "3", Integrations: []string{"slack"}, EndUser: "u2", Organization: "o1",
+		Connections: []string{"3"}, Integrations: []string{"slack"}, EndUsers: []string{"u2"}, Organization: "o1",
 		Tags: map[string]string{"n": "3"}, Search: "3", Limit: 5,
 	}, "3")
-	expectList(t, s, connect.Query{Connection: "3", EndUser: "u1"})
+	expectList(t, s, connect.Query{Connections: []string{"3"}, EndUsers: []string{"u1"}})
 
 	// Queries see what Update changes.
 	_, err := s[0].Update(t.Context(), connect.ID{Integration: "slack", Connection: "1"}, func(c *connect.Connection) error {
@@ -78,8 +79,8 @@ func queries(t *testing.T, s stores) {
 		return nil
 	})
 	must(t, err)
-	expectList(t, s, connect.Query{EndUser: "u1"}, "2")
-	expectList(t, s, connect.Query{EndUser: "u9", Organization: "o9", Search: "NINE@", Tags: map[string]string{"team": "green"}}, "1")
+	expectList(t, s, connect.Query{EndUsers: []string{"u1"}}, "2")
+	expectList(t, s, connect.Query{EndUsers: []string{"u9"}, Organization: "o9", Search: "NINE@", Tags: map[string]string{"team": "green"}}, "1")
 }
 
 func search(t *testing.T, s stores) {
