@@ -46,7 +46,7 @@ func (a *API) Provision(ctx caddy.Context) error {
 // api is the REST API of the app, which has to have started.
 func (a *App) api(logger *zap.Logger, trusted bool) http.Handler {
 	return (&api.API{
-		Connector: a.run.connector, Keys: a.run.keys, APIKeys: a.run.apiKeys(), Trusted: trusted, Logger: logger, RequestID: requestID,
+		Connector: a.run.connector, Callers: a.run.callers, Keys: a.run.keys, APIKeys: a.run.apiKeys(), Trusted: trusted, Logger: logger, RequestID: requestID,
 	}).Handler()
 }
 

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,8 +27,8 @@ type APIKey struct {
 	// client secrets, and making and changing keys.
 	Scopes []string `json:"scopes,omitempty"`
 
-	// Which connections and calls the key is good for. A key that is limited to
-	// some is for the proxy, and for no other call of the API.
+	// Which connections and calls the key is good for. What is out of its reach
+	// isn't there to it; one that is limited to some calls gets no credentials.
 	policy.Limits
 
 	// When the key ends, as in `2027-01-31T12:00:00Z`. Default: never
@@ -110,38 +109,14 @@ func (a *App) parseAPIKey(d *caddyfile.Dispenser) error {
 }
 
 func (k *APIKey) parseOption(d *caddyfile.Dispenser) error {
-	var into *[]string
 	switch d.Val() {
 	case "name":
 		return oneArg(d, &k.Name)
-	case "rate":
-		return oneArg(d, &k.Rate)
 	case "expires":
 		return oneArg(d, &k.Expires)
-	case "tag":
-		return pair(d, &k.Tags)
-	case "call":
-		args := d.RemainingArgs()
-		if len(args) == 0 || len(args) > 2 {
-			return d.ArgErr()
-		}
-		k.Calls = append(k.Calls, strings.Join(args, " "))
-		return nil
 	case "scopes":
-		into = &k.Scopes
-	case "integration":
-		into = &k.Integrations
-	case "connection":
-		into = &k.Connections
-	case "end_user":
-		into = &k.EndUsers
+		return several(d, &k.Scopes)
 	default:
-		return d.Errf("unrecognized api_key option %s", d.Val())
+		return parseLimit(d, &k.Limits, "api_key")
 	}
-	values := d.RemainingArgs()
-	if len(values) == 0 {
-		return d.ArgErr()
-	}
-	*into = append(*into, values...)
-	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/egress"
+	"github.com/keycaddy/keycaddy/connect/identity"
 	"github.com/keycaddy/keycaddy/connect/problem"
 	"github.com/keycaddy/keycaddy/connect/webhook"
 )
@@ -67,6 +68,10 @@ type App struct {
 	// first start and printed once.
 	APIKeys []APIKey `json:"api_keys,omitempty"`
 
+	// Callers that prove themselves by other means than API keys, by what they
+	// are called in logs.
+	Callers map[string]*Caller `json:"callers,omitempty"`
+
 	// The providers that users can connect, by the key that apps call them by.
 	Integrations map[string]*Integration `json:"integrations,omitempty"`
 
@@ -96,9 +101,13 @@ type App struct {
 	// Which addresses keycaddy may connect to beyond the public internet.
 	Egress Egress `json:"egress,omitzero"`
 
-	store  StoreOpener
-	vault  VaultOpener
-	keys   []connect.APIKey
+	store StoreOpener
+	vault VaultOpener
+	keys  []connect.APIKey
+
+	tokens       []*identity.Tokens
+	certificates []*identity.Certificates
+
 	policy egress.Policy
 	setup  *connect.Setup
 	hooks  *webhook.Config
@@ -166,6 +175,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		integrations = append(integrations, made)
 	}
 	if a.setup, err = connect.NewSetup(cat, public, egress.NewClient(a.policy, tokenTimeout), integrations); err != nil {
+		return err
+	}
+	if err := a.makeCallers(ctx, a.setup.Client, repl); err != nil {
 		return err
 	}
 	a.setup.OwnCallbacks = a.OwnCallbacks

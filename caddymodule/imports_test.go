@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 	"connect/policy":      {},
 	"connect/scheme":      {"./catalog", "./connect/egress", "golang.org/x/oauth2", "github.com/go-jose/go-jose/v4", "github.com/aws/aws-sdk-go-v2"},
 	"connect":             {"./catalog", "./vault", "./connect/policy", "./connect/scheme", "./connect/spool", "go.uber.org/zap", "github.com/google/uuid"},
+	"connect/identity":    {"./connect", "./connect/policy", "github.com/MicahParks/keyfunc/v3", "github.com/golang-jwt/jwt/v5", "golang.org/x/time"},
 	"connect/problem":     {"./vault", "./connect", "./connect/egress", "./connect/policy", "./connect/scheme"},
 	"connect/sqlite":      {"./vault", "./connect", "modernc.org/sqlite"},
 	"connect/postgres":    {"./vault", "./connect", "github.com/jackc/pgx/v5"},
@@ -40,7 +41,7 @@ var arrows = map[string][]string{
 	"proxy":               {"./catalog", "./connect", "./connect/egress", "./connect/policy", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
 	"proxy/redact":        {},
 	"caddymodule": {
-		"./caddymodule/simulate", "./caddymodule/torture", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress",
+		"./caddymodule/simulate", "./caddymodule/torture", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress", "./connect/identity",
 		"./connect/page", "./connect/policy", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./connect/webhook", "./proxy",
 		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/prometheus/client_golang", "github.com/spf13/cobra", "go.uber.org/zap",
 	},

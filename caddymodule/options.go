@@ -36,6 +36,22 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	        rate        <calls>/<time>
 //	        expires     <time>
 //	    }
+//	    caller <name> {
+//	        jwt {
+//	            issuer       <text>
+//	            audience     <text>
+//	            jwks_url     <url>
+//	            jwks_file    <file>
+//	            end_user     <claim>
+//	            connections  <claim>
+//	            integrations <claim>
+//	        }
+//	        certificate {
+//	            ca    <file>...
+//	            names <name>...
+//	        }
+//	        scopes ... and limits, as api_key has them
+//	    }
 //	    catalog    <folder>
 //	    catalog nango <file>
 //	    webhook        <url> { ... }
@@ -101,6 +117,8 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		return a.parseCatalog(d)
 	case "api_key":
 		return a.parseAPIKey(d)
+	case "caller":
+		return a.parseCaller(d)
 	case "store":
 		return parseGuest(d, &a.StoreRaw, "keycaddy.stores.", "store")
 	case "vault":

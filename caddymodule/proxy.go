@@ -202,7 +202,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Ha
 		counts.observe(call, began, aborted, err)
 		run.logCall(r, p.StripPrefix, call, began, aborted, err)
 	}()
-	call, err = p.proxy.Resolve(r, run.keys, run.setup, run.refresher)
+	call, err = p.proxy.Resolve(r, run.callers, run.setup, run.refresher)
 	if err == nil {
 		err = p.carry(w, r, call)
 	}

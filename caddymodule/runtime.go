@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/identity"
 	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/spool"
 	"github.com/keycaddy/keycaddy/connect/webhook"
@@ -77,6 +78,7 @@ type running struct {
 	connector *connect.Connector
 	refresher *connect.Refresher
 	keys      *connect.Keyring
+	callers   *identity.Callers
 	firstKey  string // made by this start
 }
 
@@ -227,6 +229,7 @@ func (rt *runtime) activate(ctx context.Context, a *App) (*running, error) {
 		}
 	}
 	run.keys = connect.NewKeyring(keys, rt.keys)
+	run.callers = &identity.Callers{Keys: run.keys, Tokens: a.tokens, Certificates: a.certificates}
 
 	if err := rt.refresher.LoadIntegrations(ctx); err != nil {
 		return nil, fmt.Errorf("reading integrations: %w", err)

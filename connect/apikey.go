@@ -2,6 +2,7 @@ package connect
 
 import (
 	"context"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -89,7 +90,7 @@ func newRing(keys []APIKey, before ring) ring {
 	}
 	r := make(ring, len(keys))
 	for _, k := range keys {
-		c := newCaller(k.Name, k.Scopes, k.Limits)
+		c := NewCaller(k.Name, k.Scopes, k.Limits)
 		if b := known[k.Name]; b != nil {
 			c.usage = b.usage
 		}
@@ -143,6 +144,11 @@ func (k *Keyring) Check(authorization string, now time.Time) (*Caller, error) {
 		known.used.Store(present)
 	}
 	return known.Caller, nil
+}
+
+// Who implements Callers by the Authorization header.
+func (k *Keyring) Who(r *http.Request, now time.Time) (*Caller, error) {
+	return k.Check(r.Header.Get("Authorization"), now)
 }
 
 // Named returns the caller that a key's name stands for, as far as it is known

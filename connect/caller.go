@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -29,9 +30,15 @@ type usage struct {
 // come sooner write nothing, not even to memory that others read.
 const usePrecision = time.Minute
 
-// newCaller makes a caller of what it was given; limits that can't be read let
+// Callers knows who makes a request.
+type Callers interface {
+	// Who returns who makes a request, or an *AuthError.
+	Who(r *http.Request, now time.Time) (*Caller, error)
+}
+
+// NewCaller makes a caller of what it was given; limits that can't be read let
 // nothing through.
-func newCaller(name string, scopes policy.Scopes, limits policy.Limits) *Caller {
+func NewCaller(name string, scopes policy.Scopes, limits policy.Limits) *Caller {
 	rules, err := limits.Compile()
 	if err != nil {
 		rules = policy.Nothing

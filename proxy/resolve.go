@@ -20,18 +20,12 @@ type Credentials interface {
 	Renewer
 }
 
-// Callers knows who calls; *connect.Keyring is one.
-type Callers interface {
-	// Check returns whose an Authorization header is, or an *connect.AuthError.
-	Check(authorization string, now time.Time) (*connect.Caller, error)
-}
-
 // Resolve finds out who calls whom. Errors: *connect.AuthError,
 // *policy.ScopeError, *connect.RateError, *problem.Problem, and those of
 // Credentials.Current.
-func (p *Proxy) Resolve(r *http.Request, callers Callers, setup *connect.Setup, c Credentials) (*Call, error) {
+func (p *Proxy) Resolve(r *http.Request, callers connect.Callers, setup *connect.Setup, c Credentials) (*Call, error) {
 	now := time.Now()
-	caller, err := callers.Check(r.Header.Get("Authorization"), now)
+	caller, err := callers.Who(r, now)
 	if err != nil {
 		return nil, err
 	}
@@ -170,4 +164,3 @@ func connectionIDByte(c byte) bool {
 }
 
 var _ Credentials = (*connect.Refresher)(nil)
-var _ Callers = (*connect.Keyring)(nil)

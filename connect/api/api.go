@@ -24,8 +24,9 @@ import (
 // API answers the calls of apps.
 type API struct {
 	Connector *connect.Connector
-	// Keys are the API keys that may call.
-	Keys *connect.Keyring
+	// Callers knows who calls; Keys are the API keys among them.
+	Callers connect.Callers
+	Keys    *connect.Keyring
 	// APIKeys looks after the keys that are stored.
 	APIKeys *connect.Keys
 	// Trusted skips the check of keys: the caller has been checked by other

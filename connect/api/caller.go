@@ -53,7 +53,7 @@ func (a *API) appOrSession(scope policy.Scope, h handler) handler {
 // known returns who calls, if it has the scope and calls no faster than it may.
 func (a *API) known(r *http.Request, scope policy.Scope) (*connect.Caller, error) {
 	now := time.Now()
-	caller, err := a.Keys.Check(r.Header.Get("Authorization"), now)
+	caller, err := a.Callers.Who(r, now)
 	if err != nil {
 		return nil, err
 	}

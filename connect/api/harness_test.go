@@ -133,6 +133,7 @@ func serve(t *testing.T, entries map[string]string, integrated bool) *service {
 			{Name: "proxy", Key: connect.DigestOf(restricted), Scopes: policy.AllScopes, Limits: policy.Limits{Integrations: []string{"g-apikey"}}},
 		}...), stored),
 	}
+	s.api.Callers = s.api.Keys
 	return s
 }
 
