@@ -95,7 +95,7 @@ func TestTextThatPostgresCannotKeepIsNotThere(t *testing.T) {
 				}
 			}
 			for _, q := range []connect.Query{
-				{Connection: text}, {Integrations: []string{text}}, {Search: text}, {EndUser: text}, {Organization: text},
+				{Connections: []string{text}}, {Integrations: []string{text}}, {Search: text}, {EndUsers: []string{text}}, {Organization: text},
 				{Tags: map[string]string{text: "x"}}, {Tags: map[string]string{"x": text}},
 			} {
 				if list, err := s.Connections(ctx, q); len(list) != 0 || err != nil {
@@ -125,9 +125,9 @@ func TestQueriesUseTheIndexes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for index, q := range map[string]connect.Query{
-		"connections_end_user":     {EndUser: "u1"},
+		"connections_end_user":     {EndUsers: []string{"u1"}},
 		"connections_organization": {Organization: "o1"},
-		"connections_connection":   {Connection: "c1"},
+		"connections_connection":   {Connections: []string{"c1"}},
 	} {
 		where, args, _ := conditions(q)
 		rows, err := conn.Query(t.Context(), `EXPLAIN SELECT serial FROM keycaddy.connections`+where, args...)

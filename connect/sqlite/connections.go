@@ -73,22 +73,20 @@ func conditions(q connect.Query) (string, []any, error) {
 		args = append(args, values...)
 	}
 	for _, one := range []struct {
-		condition string
-		of        []string
-	}{
-		{`connection IN (SELECT value FROM json_each(?))`, q.Connections},
-		{`integration IN (SELECT value FROM json_each(?))`, q.Integrations},
-		// The second condition is what lets SQLite use the partial index.
-		{`end_user_id IN (SELECT value FROM json_each(?)) AND end_user_id <> ''`, q.EndUsers},
-	} {
+		column string
+		of     []string
+	}{{"connection", q.Connections}, {"integration", q.Integrations}, {"end_user_id", q.EndUsers}} {
 		if len(one.of) == 0 {
 			continue
 		}
-		list, err := listJSON(one.of)
-		if err != nil {
-			return "", nil, err
+		values := make([]any, len(one.of))
+		for i, v := range one.of {
+			values[i] = v
 		}
-		add(one.condition, list)
+		add(one.column+` IN (?`+strings.Repeat(", ?", len(values)-1)+`)`, values...)
+	}
+	if len(q.EndUsers) > 0 {
+		add(`end_user_id <> ''`) // lets SQLite use the partial index
 	}
 	if q.Search != "" {
 		add(`search LIKE ? ESCAPE '\'`, "%"+likeEscaper.Replace(strings.ToLower(q.Search))+"%")

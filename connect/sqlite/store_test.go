@@ -136,9 +136,9 @@ func TestQueriesUseTheIndexes(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "keycaddy.db"))
 	migrate(t, s)
 	for index, q := range map[string]connect.Query{
-		"connections_end_user":     {EndUser: "u1"},
+		"connections_end_user":     {EndUsers: []string{"u1"}},
 		"connections_organization": {Organization: "o1"},
-		"connections_connection":   {Connection: "c1"},
+		"connections_connection":   {Connections: []string{"c1"}},
 	} {
 		where, args, err := conditions(q)
 		if err != nil {
