@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect/api"
+	"github.com/keycaddy/keycaddy/proxy"
 )
 
 func init() { caddy.RegisterModule(API{}) }
@@ -46,7 +47,7 @@ func (a *API) Provision(ctx caddy.Context) error {
 // api is the REST API of the app, which has to have started.
 func (a *App) api(logger *zap.Logger, trusted bool) http.Handler {
 	return (&api.API{
-		Connector: a.run.connector, Callers: a.run.callers, Keys: a.run.keys, APIKeys: a.run.apiKeys(), Trusted: trusted, Logger: logger, RequestID: requestID,
+		Connector: a.run.connector, Callers: a.run.callers, Keys: a.run.keys, APIKeys: a.run.apiKeys(), Aim: proxy.Aim, Trusted: trusted, Logger: logger, RequestID: requestID,
 	}).Handler()
 }
 

@@ -143,15 +143,32 @@ Without an integration the user chooses among all of them.`,
 
 func explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "explain <integration> <connection>",
+		Use:   "explain <integration> <connection> [<method> <path>]",
 		Short: "Says what a call of a connection would get, or why it would be refused",
-		Long:  "Says where a call of a connection would go and which headers and parameters\nwould be put on it (their names, never their values), or why it would be refused.",
-		Args:  cobra.ExactArgs(2),
+		Long: `Says where a call of a connection would go and which headers and parameters
+would be put on it (their names, never their values), or why it would be refused.
+With an API key's name it says what that key's call would get, and which of the
+calls that the key is good for it is.`,
+		Example: `  caddy keycaddy explain github c1
+  caddy keycaddy explain github c1 GET /repos/acme/api/issues --key reports`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 && len(args) != 4 {
+				return fmt.Errorf("expected an integration and a connection, and maybe a method and a path")
+			}
+			return nil
+		},
 	}
+	key := cmd.Flags().String("key", "", "The name of the API key that the call would be made with")
 	ask := client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var answer json.RawMessage
 		request := map[string]string{"provider_config_key": args[0], "connection_id": args[1]}
+		if *key != "" {
+			request["key"] = *key
+		}
+		if len(args) == 4 {
+			request["method"], request["path"] = args[2], args[3]
+		}
 		if err := ask(http.MethodPost, "/explain", request, &answer); err != nil {
 			return err
 		}

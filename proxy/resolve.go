@@ -114,6 +114,13 @@ func (p *Proxy) aim(call *Call, method, path, rawQuery string) (target url.URL, 
 	return target, rule, err
 }
 
+// Aim says where a proxy without options would send a call of a caller's, and
+// which of the caller's rules lets it through, "" if there is none. Nothing is
+// sent. Errors: *PathError, *policy.CallError.
+func Aim(caller *connect.Caller, b *connect.Bound, method, path, rawQuery string) (target url.URL, rule string, err error) {
+	return new(Proxy).aim(&Call{Caller: caller, Auth: b, base: b.Base}, method, path, rawQuery)
+}
+
 // The headers that control a call beside those that name its connection.
 const (
 	headerBaseURL    = "Base-Url-Override"

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 
@@ -27,6 +28,9 @@ type API struct {
 	// Callers knows who calls; Keys are the API keys among them.
 	Callers connect.Callers
 	Keys    *connect.Keyring
+	// Aim says where a call would go, and which of its caller's rules lets it
+	// through; it is the proxy's.
+	Aim func(caller *connect.Caller, b *connect.Bound, method, path, rawQuery string) (target url.URL, rule string, err error)
 	// APIKeys looks after the keys that are stored.
 	APIKeys *connect.Keys
 	// Trusted skips the check of keys: the caller has been checked by other

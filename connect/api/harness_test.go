@@ -134,6 +134,12 @@ func serve(t *testing.T, entries map[string]string, integrated bool) *service {
 		}...), stored),
 	}
 	s.api.Callers = s.api.Keys
+	s.api.Aim = func(c *connect.Caller, b *connect.Bound, method, path, query string) (url.URL, string, error) {
+		rule, err := c.Rules.Decide(method, strings.TrimPrefix(path, "/"), query) // the proxy says more of paths
+		u := b.Base.JoinPath(path)
+		u.RawQuery = query
+		return *u, rule, err
+	}
 	return s
 }
 

@@ -27,6 +27,11 @@ func (a *API) reach(r *http.Request, id connect.ID) error {
 	if c == nil {
 		return nil
 	}
+	return a.reaches(r, c, id)
+}
+
+// reaches is reach for a given caller.
+func (a *API) reaches(r *http.Request, c *connect.Caller, id connect.ID) error {
 	if !c.Rules.Named(id.Integration, id.Connection) {
 		return connect.ErrNotFound
 	}

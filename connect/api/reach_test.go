@@ -23,7 +23,7 @@ func limited() []connect.APIKey {
 		ofBasic: {Integrations: []string{"g-basic"}}, ofOne: {Connections: []string{"mine"}}, ofAda: {EndUsers: []string{"ada"}},
 		ofTeam: {Tags: map[string]string{"team": "a"}}, ofCalls: {Calls: []string{"GET /x"}},
 	} {
-		all = append(all, connect.APIKey{Name: "limited " + key[34:], Key: connect.DigestOf(key), Scopes: policy.AllScopes, Limits: limits})
+		all = append(all, connect.APIKey{Name: "limited " + key[len(key)-2:], Key: connect.DigestOf(key), Scopes: policy.AllScopes, Limits: limits})
 	}
 	return all
 }
@@ -58,7 +58,7 @@ func TestS99ACallerReachesWhatItsLimitsSay(t *testing.T) {
 		call("POST /connections/refresh", `{"connection_id":"other","provider_config_key":"g-none"}`).fails(t, 404, "not_found")
 		call("POST /connections/metadata", `{"connection_id":["mine","other"],"provider_config_key":"g-none","metadata":{"a":1}}`).fails(t, 404, "unknown_connection")
 		call("POST /connections/metadata", `{"connection_id":"mine","provider_config_key":"g-basic","metadata":{"a":1}}`).expect(t, 201, `{"connection_id":"mine","provider_config_key":"g-basic","metadata":{"a":1}}`)
-		if a := call("POST /explain", `{"connection_id":"other","provider_config_key":"g-none"}`); !strings.Contains(a.body, "unknown_connection") {
+		if a := call("POST /explain", `{"connection_id":"other","provider_config_key":"g-none"}`); !strings.Contains(a.body, `"allowed":false`) {
 			t.Errorf("explain: %s", a.body)
 		}
 		call("POST /connect/sessions/reconnect", `{"connection_id":"other","integration_id":"g-none"}`).fails(t, 400, "invalid_body")
@@ -99,5 +99,41 @@ func TestS99ACallerReachesWhatItsLimitsSay(t *testing.T) {
 	all := s.get("/connections").body
 	if strings.Count(all, `"connection_id"`) != 2 {
 		t.Errorf("left: %s", all)
+	}
+}
+
+func TestExplainSaysWhatAKeysCallWouldGet(t *testing.T) {
+	s := newService(t)
+	s.connect("g-basic", "mine", &connect.EndUser{ID: "ada"}, map[string]string{"username": "a", "password": "secret"})
+	ask := func(auth, more string) answer {
+		t.Helper()
+		a := s.call("POST", "/explain", auth, `{"provider_config_key":"g-basic","connection_id":"mine"`+more+`}`)
+		if strings.Contains(a.body, "secret") {
+			t.Errorf("a value is shown: %s", a.body)
+		}
+		return a
+	}
+	calls := `,"key":"limited 05"`
+	for more, want := range map[string][]string{
+		``:                                     {`"allowed":true`, `"caller":"app"`, `"headers":["Authorization"]`},
+		`,"method":"GET","path":"/x?a=b"`:      {`"allowed":true`, `/x?a=b"`},
+		calls + `,"method":"GET","path":"/x"`:  {`"allowed":true`, `"caller":"limited 05"`, `"rule":"GET /x"`, `/x"`},
+		calls + `,"method":"POST","path":"/x"`: {`"allowed":false`, `"code":"forbidden"`, `"caller":"limited 05"`},
+		`,"key":"limited 03"`:                  {`"allowed":true`}, // ada's
+		`,"key":"limited 04"`:                  {`"allowed":false`, `"code":"unknown_connection"`},
+		`,"key":"proxy"`:                       {`"allowed":false`, `"code":"forbidden"`},
+		`,"key":"powerless"`:                   {`"allowed":false`, `"code":"forbidden"`, "environment:proxy"},
+	} {
+		a := ask("", more)
+		for _, part := range want {
+			if a.status != 200 || !strings.Contains(a.body, part) {
+				t.Errorf("%s: got %d %s, want %s", more, a.status, a.body, part)
+			}
+		}
+	}
+	ask("", `,"key":"nobody"`).fails(t, 400, "invalid_body", "custom:key")
+	ask("Bearer "+ofAda, `,"key":"app"`).fails(t, 403, "forbidden")
+	if a := ask("Bearer "+ofAda, ""); !strings.Contains(a.body, `"caller":"limited 03"`) || !strings.Contains(a.body, `"allowed":true`) {
+		t.Errorf("its own: %s", a.body)
 	}
 }
