@@ -41,10 +41,11 @@ var arrows = map[string][]string{
 	"proxy":               {"./catalog", "./connect", "./connect/egress", "./connect/policy", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
 	"proxy/redact":        {},
 	"caddymodule": {
-		"./caddymodule/simulate", "./caddymodule/torture", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress", "./connect/identity",
+		"./caddymodule/nangodb", "./caddymodule/simulate", "./caddymodule/torture", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress", "./connect/identity",
 		"./connect/page", "./connect/policy", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./connect/webhook", "./proxy",
-		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/prometheus/client_golang", "github.com/spf13/cobra", "go.uber.org/zap",
+		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/prometheus/client_golang", "github.com/spf13/cobra", "go.uber.org/zap", "golang.org/x/sync",
 	},
+	"caddymodule/nangodb": {"github.com/jackc/pgx/v5"},
 	"caddymodule/simulate": {
 		"./catalog", "./catalog/simulator", "./vault", "./vault/sealed", "./connect", "./connect/policy", "./connect/scheme", "./connect/sqlite", "./proxy",
 		"github.com/google/uuid", "go.uber.org/zap", "golang.org/x/sync",
@@ -62,7 +63,7 @@ var arrows = map[string][]string{
 var only = map[string][]string{
 	"github.com/caddyserver/caddy/v2":   {"caddymodule", "caddymodule/caddy"},
 	"modernc.org/sqlite":                {"connect/sqlite", "caddymodule/simulate", "caddymodule/torture", "caddymodule", "caddymodule/caddy", "bench"},
-	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule/torture", "caddymodule", "caddymodule/caddy"},
+	"github.com/jackc/pgx/v5":           {"connect/postgres", "caddymodule/nangodb", "caddymodule/torture", "caddymodule", "caddymodule/caddy"},
 	"github.com/tink-crypto/tink-go/v2": {"vault/sealed", "caddymodule/simulate", "caddymodule/torture", "caddymodule", "caddymodule/caddy", "bench"},
 	"github.com/hashicorp/vault/api":    {"vault/hashicorp", "caddymodule/torture", "caddymodule", "caddymodule/caddy"},
 }

@@ -63,6 +63,16 @@ func newCluster(programs, folder string, log io.Writer) (*cluster, error) {
 	return c, c.start()
 }
 
+// StartPostgres starts a server of its own in a folder that isn't there yet, for
+// tests. Stop ends it.
+func StartPostgres(folder string, log io.Writer) (dsn string, stop func(), err error) {
+	c, err := newCluster("", folder, log)
+	if err != nil {
+		return "", nil, err
+	}
+	return c.dsn(), c.crash, nil
+}
+
 // start starts the server and waits until it answers. Unlike in a test, what is
 // committed is on the disk: it has to outlive a crash.
 func (c *cluster) start() error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/keycaddy/keycaddy/catalog"
 	"github.com/keycaddy/keycaddy/connect"
+	"github.com/keycaddy/keycaddy/connect/api/openapi"
 	"github.com/keycaddy/keycaddy/connect/problem"
 	"github.com/keycaddy/keycaddy/connect/scheme"
 )
@@ -58,6 +59,16 @@ func (c *givenCredentials) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	c.Fields = make(map[string]string)
+	switch c.Type {
+	case "TWO_STEP", "JWT", "SIGNATURE", "AWS_SIGV4":
+		for name, raw := range all {
+			var s string
+			if json.Unmarshal(raw, &s) == nil && !slices.Contains([]string{"type", "token", "refresh_token", "expires_at"}, name) {
+				c.Fields[name] = s
+			}
+		}
+		return nil
+	}
 	for _, name := range []string{"apiKey", "username", "password", "client_id", "client_secret", "client_certificate", "client_private_key", "token_id", "token_secret"} {
 		if raw, ok := all[name]; ok {
 			var s string
@@ -109,6 +120,9 @@ func (a *API) bring(r *http.Request, in *importRequest) (connect.Connection, sch
 	from := connect.Import{
 		Integration: integration.Key, Connection: in.ConnectionID, Metadata: in.Metadata, WebhookURL: in.WebhookURL,
 		EndUser: in.EndUser.user(), Tags: map[string]string{},
+	}
+	if q := r.URL.Query(); q.Has("verify") {
+		from.Unverified = !openapi.Flag(q.Get("verify"))
 	}
 	in.EndUser.tag(from.Tags)
 	if bad := addTags(from.Tags, in.Tags); len(bad) > 0 {
