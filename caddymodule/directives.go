@@ -14,6 +14,7 @@ func init() {
 	httpcaddyfile.RegisterDirective("keycaddy", parseKeycaddy)
 	httpcaddyfile.RegisterDirective("keycaddy_proxy", parseProxy)
 	httpcaddyfile.RegisterDirective("keycaddy_demo", parseDemo)
+	httpcaddyfile.RegisterDirective("keycaddy_console", parseConsole)
 	httpcaddyfile.RegisterHandlerDirective("keycaddy_connect", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 		c := new(Connect)
 		return c, c.UnmarshalCaddyfile(h.Dispenser)
@@ -22,7 +23,7 @@ func init() {
 		a := new(API)
 		return a, a.UnmarshalCaddyfile(h.Dispenser)
 	})
-	for _, name := range []string{"keycaddy_demo", "keycaddy_proxy", "keycaddy_connect", "keycaddy_api", "keycaddy"} {
+	for _, name := range []string{"keycaddy_demo", "keycaddy_console", "keycaddy_proxy", "keycaddy_connect", "keycaddy_api", "keycaddy"} {
 		httpcaddyfile.RegisterDirectiveOrder(name, httpcaddyfile.Before, "reverse_proxy")
 	}
 }

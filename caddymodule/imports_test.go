@@ -38,10 +38,11 @@ var arrows = map[string][]string{
 	"connect/page":        {"./catalog", "./connect", "./connect/problem", "./connect/scheme", "github.com/coder/websocket", "github.com/google/uuid", "go.uber.org/zap", "golang.org/x/text/language"},
 	"connect/api/openapi": {"./connect/problem", "github.com/santhosh-tekuri/jsonschema/v6", "go.yaml.in/yaml/v3"},
 	"connect/api":         {"./catalog", "./connect", "./connect/api/openapi", "./connect/policy", "./connect/problem", "./connect/scheme", "github.com/google/uuid", "go.uber.org/zap", "golang.org/x/text/language"},
+	"connect/console":     {"./vault", "./connect", "./connect/api", "./connect/policy", "go.uber.org/zap"},
 	"proxy":               {"./catalog", "./connect", "./connect/egress", "./connect/policy", "./connect/problem", "./connect/scheme", "./proxy/redact", "go.uber.org/zap"},
 	"proxy/redact":        {},
 	"caddymodule": {
-		"./caddymodule/nangodb", "./caddymodule/simulate", "./caddymodule/torture", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/demo", "./connect/egress", "./connect/identity",
+		"./caddymodule/nangodb", "./caddymodule/simulate", "./caddymodule/torture", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/console", "./connect/demo", "./connect/egress", "./connect/identity",
 		"./connect/page", "./connect/policy", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./connect/webhook", "./proxy",
 		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/prometheus/client_golang", "github.com/spf13/cobra", "go.uber.org/zap", "golang.org/x/sync",
 	},

@@ -127,14 +127,29 @@ func (k *Keyring) Check(authorization string, now time.Time) (*Caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	digest := DigestOf(key)
-	known, ok := k.fixed[digest]
+	known, ok := k.find(DigestOf(key))
+	if !ok && !IsAPIKey(key) {
+		return nil, &AuthError{"invalid_secret_key_format", "Authentication failed. The key is not a UUID of version 4."}
+	}
+	return known.check(ok, now)
+}
+
+// Known returns whose the key with a digest is, or an *AuthError.
+func (k *Keyring) Known(digest Digest, now time.Time) (*Caller, error) {
+	known, ok := k.find(digest)
+	return known.check(ok, now)
+}
+
+func (k *Keyring) find(digest Digest) (known ringKey, ok bool) {
+	known, ok = k.fixed[digest]
 	if !ok && k.stored != nil {
 		known, ok = (*k.stored.ring.Load())[digest]
 	}
+	return known, ok
+}
+
+func (known ringKey) check(ok bool, now time.Time) (*Caller, error) {
 	switch {
-	case !ok && !IsAPIKey(key):
-		return nil, &AuthError{"invalid_secret_key_format", "Authentication failed. The key is not a UUID of version 4."}
 	case !ok:
 		return nil, &AuthError{"unknown_account", "Authentication failed. The API key is not known."}
 	case !known.until.IsZero() && !now.Before(known.until):

@@ -126,7 +126,11 @@ func (p *providerJSON) explain(entry *catalog.Provider, public *url.URL) {
 			s.Steps[i] = strings.ReplaceAll(step, "<public_url>", public.String())
 		}
 		p.Setup = guideOf(s)
-		p.Setup.Fields = fieldsJSON(entry, entry.AppFields)
+		given := slices.Clone(entry.AppFields)
+		for i := range given {
+			given[i].Source = "" // the operator is who is asked for them
+		}
+		p.Setup.Fields = fieldsJSON(entry, given)
 	}
 }
 

@@ -303,3 +303,20 @@ func integrationProblem(err error) error {
 	}
 	return err
 }
+
+// checkClient asks the provider whether it knows an integration's client.
+func (a *API) checkClient(w http.ResponseWriter, r *http.Request) error {
+	key := r.PathValue("key")
+	if _, err := a.Connector.Setup.Integration(key); err != nil {
+		return noIntegration(key)
+	}
+	c, err := a.Connector.CheckClient(r.Context(), key)
+	if err != nil {
+		return err
+	}
+	out := map[string]any{"accepted": nil, "code": c.Code, "message": c.Message}
+	if c.Known {
+		out["accepted"] = c.Accepted
+	}
+	return reply(w, http.StatusOK, out)
+}

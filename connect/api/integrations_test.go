@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -68,4 +70,29 @@ func TestIntegrationsAreChecked(t *testing.T) {
 	if a := s.get("/integrations"); strings.Count(a.body, `"unique_key"`) != len(entries) {
 		t.Errorf("got %s", a.body)
 	}
+}
+
+func TestAClientIsCheckedWithItsProvider(t *testing.T) {
+	s := newService(t)
+	for answer, want := range map[string]string{
+		`401 {"error":"invalid_client"}`:  `{"accepted":false,"code":"invalid_client","message":`,
+		`400 {"error":"invalid_grant"}`:   `{"accepted":true,"code":"invalid_grant","message":`,
+		`400 {"error":"invalid_request"}`: `{"accepted":null,"code":"invalid_request","message":`,
+		`503 {}`:                          `{"accepted":null,"code":"http_503","message":`,
+	} {
+		s.token = func(w http.ResponseWriter, r *http.Request) {
+			status, body, _ := strings.Cut(answer, " ")
+			w.Header().Set("Content-Type", "application/json")
+			code, _ := strconv.Atoi(status)
+			w.WriteHeader(code)
+			_, _ = w.Write([]byte(body))
+		}
+		if a := s.post("/integrations/g-oauth2/check", ""); a.status != 200 || !strings.HasPrefix(a.body, want) {
+			t.Errorf("%s: got %d %s", answer, a.status, a.body)
+		}
+	}
+	if a := s.post("/integrations/g-apikey/check", ""); a.status != 200 || !strings.Contains(a.body, `"accepted":null`) {
+		t.Errorf("without a client: %d %s", a.status, a.body)
+	}
+	s.post("/integrations/nope/check", "").fails(t, 404, "not_found")
 }

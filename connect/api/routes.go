@@ -23,13 +23,14 @@ func (a *API) routes() map[string]handler {
 		"GET /providers/{provider}/templates": a.limited(policy.AnyKey, a.listTemplates),
 		"GET /images/template-logos/{file}":   a.logo,
 
-		"GET /integrations":             a.appOrSession(policy.IntegrationsList, a.listIntegrations),
-		"GET /config/{key}":             a.limited(policy.IntegrationsRead, a.getIntegration), // of older SDKs
-		"POST /integrations":            a.app(policy.IntegrationsCreate, a.createIntegration),
-		"POST /integrations/quickstart": a.app(policy.IntegrationsCreate, a.createQuickstart),
-		"GET /integrations/{key}":       a.limited(policy.IntegrationsRead, a.getIntegration),
-		"PATCH /integrations/{key}":     a.app(policy.IntegrationsUpdate, a.updateIntegration),
-		"DELETE /integrations/{key}":    a.app(policy.IntegrationsDelete, a.deleteIntegration),
+		"GET /integrations":              a.appOrSession(policy.IntegrationsList, a.listIntegrations),
+		"GET /config/{key}":              a.limited(policy.IntegrationsRead, a.getIntegration), // of older SDKs
+		"POST /integrations":             a.app(policy.IntegrationsCreate, a.createIntegration),
+		"POST /integrations/quickstart":  a.app(policy.IntegrationsCreate, a.createQuickstart),
+		"GET /integrations/{key}":        a.limited(policy.IntegrationsRead, a.getIntegration),
+		"PATCH /integrations/{key}":      a.app(policy.IntegrationsUpdate, a.updateIntegration),
+		"POST /integrations/{key}/check": a.app(policy.IntegrationsUpdate, a.checkClient),
+		"DELETE /integrations/{key}":     a.app(policy.IntegrationsDelete, a.deleteIntegration),
 
 		"POST /connect/sessions":           a.limited(policy.ConnectSessionsWrite, a.createSession),
 		"POST /connect/sessions/reconnect": a.limited(policy.ConnectSessionsWrite, a.createReconnectSession),

@@ -146,7 +146,7 @@ func (s *Store) makeVersion(ctx context.Context) error {
 			}
 			err = tryMakeVersion(ctx, c)
 			switch codeOf(err) {
-			case uniqueViolation, duplicateSchema, duplicateTable, duplicateObject, internalError:
+			case uniqueViolation, duplicateSchema, duplicateTable, duplicateObject, invalidSchema, internalError:
 				continue
 			}
 			return err
