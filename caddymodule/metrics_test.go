@@ -62,6 +62,7 @@ func TestS125MetricsAreBoundedAndSurviveReloads(t *testing.T) {
 	if err := l.load("a", "egress {\nallow 127.0.0.1\n}", page); err != nil {
 		t.Fatal(err)
 	}
+	http.DefaultClient.CloseIdleConnections() // those of the server before
 	call("secret-connection")
 	if got := read(); got[refused] != "3" {
 		t.Errorf("after a reload: %v", got)

@@ -23,6 +23,7 @@ func text(ctx context.Context) (string, error) {
 // An operator's day in a real browser: every page in four guises, without a fault
 // that axe finds, and everything that can be done from there.
 func TestTheConsole(t *testing.T) {
+	t.Parallel()
 	axe, err := os.ReadFile("oidc/node_modules/axe-core/axe.min.js")
 	if err != nil {
 		t.Fatal(err)
@@ -85,6 +86,11 @@ func TestTheConsole(t *testing.T) {
 	do("a log", submit("tbody a"))
 	says("access_denied", "Step by step", "redirected")
 
+	// Live, what happens is seen without asking again.
+	do("live", at("/logs"), submit("input[data-live]"))
+	newVisitor(t).connect(c.link("demo", "carol"))
+	says("carol")
+
 	// Connections: found, renewed, switched off and on, linked to reconnect.
 	do("found", at("/connections?search=ali"))
 	says("alice", "Active")
@@ -135,13 +141,27 @@ func TestTheConsole(t *testing.T) {
 	do("again", submit("tbody form button"))
 	says("is delivered again")
 
+	// The pages that users see, in a look and a language of their own.
+	do("preview", at("/preview"), chromedp.SendKeys(chromedp.CSS("#title"), "Acme"), chromedp.SendKeys(chromedp.CSS("#accent"), "nonsense"), submit("main form button"))
+	says("That won’t do", "look.")
+	do("preview", chromedp.SetValue(chromedp.CSS("#accent"), "#b3246b"), chromedp.SetValue(chromedp.CSS("#language"), "de"), submit("main form button"))
+	says("Open the preview")
+	seen := opened(t, ctx, submit(".note a"))
+	heading(t, seen, "Keycaddy demo")
+	dressed, err := chromedp.Run(seen, chromedp.Evaluate[string](`document.documentElement.lang + document.title + getComputedStyle(document.documentElement).getPropertyValue('--accent')`))
+	if err != nil || !strings.HasPrefix(dressed, "de") || !strings.Contains(dressed, "Acme") || !strings.Contains(dressed, "#b3246b") {
+		t.Errorf("the preview is %q (%v)", dressed, err)
+	}
+
+	var logged struct{ Logs []struct{ ID string } }
+	c.call("GET", "/logs?kind=connect&status=failure", nil, &logged)
 	for _, g := range guises {
 		t.Run(g.name, func(t *testing.T) {
 			wear(t, ctx, g)
 			for name, path := range map[string]string{
 				"overview": "/", "connections": "/connections", "connection": "/connection?integration=demo&id=alice", "integrations": "/integrations", "integration": "/integration?key=demo",
 				"integration-new": "/integrations/new?search=git", "integration-form": "/integrations/new?provider=github", "logs": "/logs", "webhooks": "/webhooks", "keys": "/keys",
-				"try": "/try?integration=demo&id=alice", "missing": "/nowhere",
+				"try": "/try?integration=demo&id=alice", "preview": "/preview", "login": "/login", "log": "/log?id=" + logged.Logs[0].ID, "missing": "/nowhere",
 			} {
 				do(name, at(path), chromedp.WaitVisible(chromedp.CSS("main h1")))
 				look(t, ctx, string(axe), g.name, "console-"+name)

@@ -161,6 +161,18 @@ func TestS1NangosSDKForBrowsersWorksAsItIs(t *testing.T) {
 		t.Errorf("the connection: %d", status)
 	}
 
+	again := r.ConnectionID
+	var session struct{ Data struct{ Token string } }
+	f.c.call("POST", "/connect/sessions/reconnect", map[string]string{"connection_id": again, "integration_id": "demo"}, &session)
+	f.next(session.Data.Token, `nango.reconnect('demo')`)
+	popup = f.popup()
+	if err := chromedp.Do(popup, chromedp.Click(chromedp.CSS("#allow"))); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.result(); r.ConnectionID != again {
+		t.Errorf("reconnected: got %+v, want %s", r, again)
+	}
+
 	f.next(f.token("demo"), `nango.auth('demo')`)
 	popup = f.popup()
 	if err := chromedp.Do(popup, chromedp.Click(chromedp.CSS("#deny"))); err != nil {

@@ -77,6 +77,8 @@ func (c *Console) Handler() http.Handler {
 	at("GET /log", showLog)
 	at("GET /webhooks", listWebhooks)
 	at("POST /webhooks", redeliver)
+	at("GET /preview", showPreview)
+	at("POST /preview", preview)
 	at("GET /try", showTry)
 	at("POST /try", try)
 	at("GET /keys", listKeys)
@@ -154,7 +156,7 @@ type section struct{ Path, Section, Title string }
 
 var sections = []section{
 	{"", "", "Overview"}, {"connections", "connection", "Connections"}, {"integrations", "integration", "Integrations"}, {"logs", "log", "Logs"},
-	{"webhooks", "webhook", "Webhooks"}, {"keys", "key", "API keys"}, {"try", "try", "Try a call"},
+	{"webhooks", "webhook", "Webhooks"}, {"keys", "key", "API keys"}, {"try", "try", "Try a call"}, {"preview", "preview", "Preview"},
 }
 
 // page is what the layout is filled with.
@@ -209,7 +211,7 @@ func (c *Console) render(v *visit, status int, name, title string, body any) err
 var pages = func() map[string]*template.Template {
 	all := make(map[string]*template.Template)
 	for _, name := range []string{
-		"login", "error", "overview", "connections", "connection", "integrations", "integration_new", "integration", "logs", "log", "webhooks", "keys", "try",
+		"login", "error", "overview", "connections", "connection", "integrations", "integration_new", "integration", "logs", "log", "webhooks", "keys", "try", "preview",
 	} {
 		t := template.New(name).Funcs(functions)
 		all[name] = template.Must(t.ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/"+name+".html"))

@@ -33,6 +33,7 @@ var functions = template.FuncMap{
 		return "plain"
 	},
 	"statuses": func() []string { return []string{"active", "needs_reauth", "disabled"} },
+	"modes":    func() []string { return []string{"", "light", "dark"} },
 	"results":  func() []string { return []string{"success", "failure", "running"} },
 	"states":   func() []string { return []string{"waiting", "delivered", "given_up"} },
 	"kinds":    func() map[string]string { return kinds },
