@@ -61,10 +61,13 @@ func refused(why string) error {
 const maxKnown = 10_000
 
 // known remembers callers: by what they have proved themselves with until that
-// ends, and by what they are, so that their rate is counted over all of it.
+// ends, which takes no lock to look up, and by what they are, so that their rate
+// is counted over all of it.
 type known struct {
-	mu      sync.RWMutex
-	proved  map[connect.Digest]proof
+	proved sync.Map // connect.Digest → proof
+
+	mu      sync.Mutex
+	proofs  int
 	callers map[string]*connect.Caller
 }
 
@@ -74,10 +77,12 @@ type proof struct {
 }
 
 func (k *known) get(by connect.Digest, now time.Time) (*connect.Caller, bool) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	p, ok := k.proved[by]
-	return p.caller, ok && now.Before(p.until)
+	v, ok := k.proved.Load(by)
+	if !ok {
+		return nil, false
+	}
+	p := v.(proof)
+	return p.caller, now.Before(p.until)
 }
 
 // add remembers a caller that has proved itself. It is the same as before if
@@ -85,14 +90,16 @@ func (k *known) get(by connect.Digest, now time.Time) (*connect.Caller, bool) {
 func (k *known) add(by connect.Digest, until time.Time, name string, made func() *connect.Caller) *connect.Caller {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.proved == nil || len(k.proved) >= maxKnown || len(k.callers) >= maxKnown {
-		k.proved, k.callers = make(map[connect.Digest]proof), make(map[string]*connect.Caller)
+	if k.callers == nil || k.proofs >= maxKnown || len(k.callers) >= maxKnown {
+		k.proved.Clear()
+		k.proofs, k.callers = 0, make(map[string]*connect.Caller)
 	}
 	caller := k.callers[name]
 	if caller == nil {
 		caller = made()
 		k.callers[name] = caller
 	}
-	k.proved[by] = proof{caller, until}
+	k.proved.Store(by, proof{caller, until})
+	k.proofs++
 	return caller
 }

@@ -3,6 +3,7 @@ package page
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"sync"
@@ -189,6 +190,12 @@ func (s *sockets) look() {
 		cancel()
 		if err != nil {
 			s.logger.Warn("asking how attempts have ended", zap.Error(err))
+			if !errors.Is(err, connect.ErrStoreUnavailable) { // it was closed: another configuration has another one
+				s.mu.Lock()
+				clear(s.waiting)
+				s.mu.Unlock()
+				return
+			}
 			time.Sleep(10 * lookEvery)
 		}
 		for _, f := range flows {
