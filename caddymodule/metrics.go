@@ -1,8 +1,10 @@
 package caddymodule
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/problem"
 	"github.com/keycaddy/keycaddy/proxy"
+	"github.com/keycaddy/keycaddy/vault"
 )
 
 // metrics are what a runtime counts. They outlive reloads, and are shown by each
@@ -31,7 +34,13 @@ type metrics struct {
 	outbox      prometheus.Gauge
 	logsDropped *prometheus.CounterVec
 	logsWaiting prometheus.GaugeFunc
-	journal     atomic.Pointer[connect.Journal] // nil until the store is open
+	refreshes   *prometheus.CounterVec
+	refreshTook prometheus.Histogram
+	vaultTook   *prometheus.HistogramVec
+	storeTook   prometheus.Histogram
+	unwritten   prometheus.GaugeFunc
+	refresher   atomic.Pointer[connect.Refresher] // nil until the store is open
+	journal     atomic.Pointer[connect.Journal]   // nil until the store is open
 
 	mu      sync.Mutex // held while outcomes gets a new provider
 	classes atomic.Pointer[map[string]*classes]
@@ -85,6 +94,25 @@ func newMetrics() *metrics {
 		}
 		return 0
 	})
+	m.refreshes = counter("refreshes_total", "Renewals that a provider was asked for, by outcome: success, revoked (its user has to connect again), misconfigured, transient, failed.", "provider", "outcome")
+	seconds := []float64{.001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+	m.refreshTook = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "keycaddy", Name: "refresh_duration_seconds", Help: "How long renewals take, with the vault and the store.", Buckets: seconds,
+	})
+	m.vaultTook = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "keycaddy", Name: "vault_duration_seconds", Help: "How long the vault takes, by operation (read, write, delete) and result (ok, unavailable, other).", Buckets: seconds,
+	}, []string{"operation", "result"})
+	m.storeTook = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "keycaddy", Name: "store_ping_seconds", Help: "How long the store takes to answer, asked every 15 seconds.", Buckets: seconds,
+	})
+	m.unwritten = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "keycaddy", Name: "credentials_unwritten", Help: "Renewed credentials that wait, sealed in the spool, for the vault.",
+	}, func() float64 {
+		if r := m.refresher.Load(); r != nil {
+			return float64(r.Unwritten())
+		}
+		return 0
+	})
 	m.classes.Store(&map[string]*classes{})
 	return m
 }
@@ -94,7 +122,7 @@ type registry = *prometheus.Registry
 
 // register shows the metrics in a configuration's registry.
 func (m *metrics) register(r registry) error {
-	for _, c := range []prometheus.Collector{m.calls, m.inFlight, m.replays, m.retries, m.echoes, m.duration, m.preparation, m.deliveries, m.outbox, m.logsDropped, m.logsWaiting} {
+	for _, c := range []prometheus.Collector{m.calls, m.inFlight, m.replays, m.retries, m.echoes, m.duration, m.preparation, m.deliveries, m.outbox, m.logsDropped, m.logsWaiting, m.refreshes, m.refreshTook, m.vaultTook, m.storeTook, m.unwritten} {
 		var already prometheus.AlreadyRegisteredError
 		if err := r.Register(c); err != nil && !errors.As(err, &already) {
 			return fmt.Errorf("registering metrics: %w", err)
@@ -109,6 +137,80 @@ func (m *metrics) delivery(result string) { m.deliveries.WithLabelValues(result)
 func (m *metrics) dropped(kind connect.LogKind) { m.logsDropped.WithLabelValues(string(kind)).Inc() }
 
 func (m *metrics) waiting(events int) { m.outbox.Set(float64(events)) }
+
+// refreshed counts a renewal.
+func (m *metrics) refreshed(provider, outcome string, took time.Duration) {
+	m.refreshes.WithLabelValues(provider, outcome).Inc()
+	m.refreshTook.Observe(took.Seconds())
+}
+
+// pingEvery is how often the store is asked, to see how long it takes.
+const pingEvery = 15 * time.Second
+
+func (m *metrics) ping(ctx context.Context, store connect.Store) {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		began := time.Now()
+		if err := store.Ping(ctx); err == nil {
+			m.storeTook.Observe(time.Since(began).Seconds())
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// timed is a vault whose operations are timed.
+type timed struct {
+	vault.Vault
+	took *prometheus.HistogramVec
+}
+
+func (t timed) observe(operation string, began time.Time, err error) {
+	result := "ok"
+	switch {
+	case errors.Is(err, vault.ErrUnavailable):
+		result = "unavailable"
+	case err != nil && !errors.Is(err, vault.ErrNotFound):
+		result = "other"
+	}
+	t.took.WithLabelValues(operation, result).Observe(time.Since(began).Seconds())
+}
+
+// Read implements vault.Vault.
+func (t timed) Read(ctx context.Context, name string) (vault.Entry, error) {
+	began := time.Now()
+	e, err := t.Vault.Read(ctx, name)
+	t.observe("read", began, err)
+	return e, err
+}
+
+// Write implements vault.Vault.
+func (t timed) Write(ctx context.Context, name string, value []byte, after vault.Version) (vault.Version, error) {
+	began := time.Now()
+	v, err := t.Vault.Write(ctx, name, value, after)
+	t.observe("write", began, err)
+	return v, err
+}
+
+// Delete implements vault.Vault.
+func (t timed) Delete(ctx context.Context, name string) error {
+	began := time.Now()
+	err := t.Vault.Delete(ctx, name)
+	t.observe("delete", began, err)
+	return err
+}
+
+// Close closes the vault, if it has something to close.
+func (t timed) Close() error {
+	if c, ok := t.Vault.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
 
 // of are the counters of a provider.
 func (m *metrics) of(provider string) *classes {

@@ -2,12 +2,18 @@ package caddymodule
 
 import (
 	"bufio"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // What is counted is shown by Caddy's own metrics handler, survives a reload,
@@ -100,5 +106,58 @@ func TestAlertRules(t *testing.T) {
 		if !strings.Contains(string(known), `"`+name+`"`) {
 			t.Errorf("there is no metric keycaddy_%s", name)
 		}
+	}
+}
+
+// The dashboard asks for metrics that there are, in queries that Prometheus can
+// read, and shows all of them.
+func TestDashboard(t *testing.T) {
+	data, err := os.ReadFile("../docs/grafana.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var board struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(data, &board); err != nil {
+		t.Fatal(err)
+	}
+	rules := "groups:\n  - name: dashboard\n    rules:\n"
+	var asked strings.Builder
+	for i, p := range board.Panels {
+		for j, target := range p.Targets {
+			asked.WriteString(target.Expr + "\n")
+			rules += fmt.Sprintf("      - record: panel:%d_%d\n        expr: %q\n", i, j, strings.ReplaceAll(target.Expr, "$__rate_interval", "5m"))
+		}
+	}
+	file := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("promtool", "check", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	known := prometheus.NewRegistry()
+	m := newMetrics()
+	if err := m.register(known); err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`fqName: "([a-z_]+)"`)
+	all := make(chan *prometheus.Desc, 100)
+	known.Describe(all)
+	close(all)
+	left := asked.String()
+	for d := range all {
+		name := names.FindStringSubmatch(d.String())[1]
+		if !strings.Contains(left, name) {
+			t.Errorf("the dashboard doesn't show %s", name)
+		}
+		left = strings.ReplaceAll(left, name, "")
+	}
+	if strings.Contains(left, "keycaddy_") {
+		t.Errorf("there is no such metric: %s", left)
 	}
 }

@@ -107,6 +107,7 @@ func (rt *runtime) work(ctx context.Context, a *App) {
 	}
 	rt.working.Go(func() { rt.sweep(ctx) })
 	rt.working.Go(func() { rt.sender.Run(ctx) })
+	rt.working.Go(func() { rt.metrics.ping(ctx, rt.store) })
 	var journaling context.Context
 	journaling, rt.endJournal = context.WithCancel(context.WithoutCancel(ctx))
 	rt.journaling.Go(func() { rt.journal.Run(journaling) })
@@ -159,8 +160,9 @@ func (rt *runtime) tryOpen(ctx context.Context, a *App) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("opening vault: %w", err), store.Close())
 	}
-	rt.store, rt.vault = store, secrets
-	rt.refresher = &connect.Refresher{Store: store, Vault: secrets, Logger: rt.logger.Named("refresh")}
+	rt.store, rt.vault = store, timed{secrets, rt.metrics.vaultTook}
+	rt.refresher = &connect.Refresher{Store: store, Vault: rt.vault, Logger: rt.logger.Named("refresh"), Observe: rt.metrics.refreshed}
+	rt.metrics.refresher.Store(rt.refresher)
 	rt.journal = connect.NewJournal(store, rt.logger.Named("journal"), rt.metrics.dropped)
 	rt.metrics.journal.Store(rt.journal)
 	rt.refresher.Journal = rt.journal

@@ -60,6 +60,11 @@ type Refresher struct {
 	// Clock is the time of day; nil: time.Now.
 	Clock func() time.Time
 
+	// Observe, if not nil, is told of every renewal that the provider was asked
+	// for: success, revoked, misconfigured, transient or failed, and how long it
+	// took.
+	Observe func(provider, outcome string, took time.Duration)
+
 	setup   atomic.Pointer[Setup]
 	entries sync.Map // ID → *entry
 	flights sync.Map // *flight → nothing: those under way

@@ -14,9 +14,30 @@ func (ro *rotation) step(name string) {
 	ro.steps = append(ro.steps, LogStep{At: time.Now(), Name: name})
 }
 
+// renewalOutcome is one of a few words for how a renewal has ended.
+func renewalOutcome(err error) string {
+	var te *scheme.TokenError
+	var needs *NeedsReauthError
+	switch {
+	case err == nil:
+		return "success"
+	case errors.As(err, &needs):
+		return "revoked"
+	case errors.As(err, &te):
+		return te.Class.String()
+	}
+	return "failed"
+}
+
 // logged has the rotation written to the journal, if the provider was asked.
 func (ro *rotation) logged(ctx context.Context, err error) {
-	if !ro.asked || ro.Journal == nil {
+	if !ro.asked {
+		return
+	}
+	if ro.Observe != nil {
+		ro.Observe(ro.row.Provider, renewalOutcome(err), time.Since(ro.steps[0].At))
+	}
+	if ro.Journal == nil {
 		return
 	}
 	c := &ro.row
