@@ -52,7 +52,8 @@ func wear(t *testing.T, ctx context.Context, g guise) {
 	act(err)
 }
 
-// look takes a picture of the page and has axe judge it: WCAG 2.2 AA.
+// look takes a picture of the page and has axe judge it (WCAG 2.2 AA), if there
+// is one.
 func look(t *testing.T, ctx context.Context, axe, g, name string) {
 	t.Helper()
 	shot, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
@@ -62,6 +63,22 @@ func look(t *testing.T, ctx context.Context, axe, g, name string) {
 	if err := os.WriteFile(filepath.Join(screenshots, name+"-"+g+".png"), shot, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if axe != "" {
+		judged(t, ctx, axe, g, name)
+	}
+	middle, err := chromedp.Run(ctx, chromedp.Evaluate[float64](`(function () { var b = document.querySelector('main').getBoundingClientRect(); return (b.left + b.right - document.documentElement.clientWidth) / 2; })()`))
+	if err != nil || middle < -1 || middle > 1 {
+		t.Errorf("%s, %s: %v px off the middle (%v)", name, g, middle, err)
+	}
+	wide, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > document.documentElement.clientWidth`))
+	if err != nil || wide {
+		t.Errorf("%s, %s: wider than the window (%v)", name, g, err)
+	}
+}
+
+// judged has axe look at the page.
+func judged(t *testing.T, ctx context.Context, axe, g, name string) {
+	t.Helper()
 	judge := axe + `; axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}).then(function (r) {
 		return JSON.stringify(r.violations.map(function (v) { return v.id + ': ' + v.nodes.map(function (n) { return n.html.slice(0, 160) + ' (' + n.failureSummary.slice(0, 200) + ')'; }).join(' | '); }));
 	})`
@@ -75,14 +92,6 @@ func look(t *testing.T, ctx context.Context, axe, g, name string) {
 	}
 	for _, v := range violations {
 		t.Errorf("%s, %s: %s", name, g, v)
-	}
-	middle, err := chromedp.Run(ctx, chromedp.Evaluate[float64](`(function () { var b = document.querySelector('main').getBoundingClientRect(); return (b.left + b.right - document.documentElement.clientWidth) / 2; })()`))
-	if err != nil || middle < -1 || middle > 1 {
-		t.Errorf("%s, %s: %v px off the middle (%v)", name, g, middle, err)
-	}
-	wide, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > document.documentElement.clientWidth`))
-	if err != nil || wide {
-		t.Errorf("%s, %s: wider than the window (%v)", name, g, err)
 	}
 }
 
