@@ -70,6 +70,9 @@ func (a *API) Handler() http.Handler {
 	for _, pattern := range outOfScope {
 		mux.Handle(pattern, a.wrap(a.app(policy.AnyKey, notHere)))
 	}
+	for _, pattern := range outOfScopeForBrowsers {
+		mux.Handle(pattern, a.wrap(notHere))
+	}
 	climbs := a.wrap(func(http.ResponseWriter, *http.Request) error {
 		const reason = "it has dot segments, empty segments or a backslash"
 		return &problem.Problem{Status: http.StatusBadRequest, Code: "invalid_path", Message: "The path is refused: " + reason + ".", Action: "fix_request",

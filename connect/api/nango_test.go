@@ -286,3 +286,11 @@ func sorted(fields []any) {
 		return strings.Compare(fmt.Sprint(a.(map[string]any)["path"]), fmt.Sprint(b.(map[string]any)["path"]))
 	})
 }
+
+func TestWhatIsOutOfScopeSaysSoToPages(t *testing.T) {
+	s := newService(t)
+	for _, target := range []string{"POST /auth/oauth-outbound/g-oauth2?connect_session_token=x", "GET /app-auth/connect"} {
+		method, path, _ := strings.Cut(target, " ")
+		s.call(method, path, "-", "").fails(t, 501, "not_implemented")
+	}
+}

@@ -99,6 +99,9 @@ var outOfScope = []string{
 	"/integrations/{key}/functions", "/integrations/{key}/functions/", "/mcp", "/environment/",
 }
 
+// outOfScopeForBrowsers are calls of pages, which have no API key.
+var outOfScopeForBrowsers = []string{"/auth/oauth-outbound/", "/app-auth/"}
+
 func notHere(http.ResponseWriter, *http.Request) error {
 	return &problem.Problem{Status: http.StatusNotImplemented, Code: "not_implemented", Message: "keycaddy connects and calls providers; it has no syncs, records, actions, functions or flows.", Action: "fix_request"}
 }
