@@ -221,7 +221,13 @@ func testEarlyHints(t *testing.T, u *upstream, c *caddy) {
 // and never sends the body in vain.
 func TestStreamExpectContinue(t *testing.T) {
 	t.Parallel()
-	u, c, _ := startOwn(t, demo.Options{}, "keycaddy")
+	// The provider's leave is waited for, and not only for the second after
+	// which a busy machine's proxy would give its own.
+	u, c, _ := startOwn(t, demo.Options{}, `keycaddy {
+		transport http {
+			expect_continue_timeout 1m
+		}
+	}`)
 	const size = 1 << 20
 	u.API["/take"] = func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
