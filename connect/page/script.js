@@ -39,7 +39,6 @@
     });
   }
   if (find) {
-    find.querySelector('button').hidden = true;
     var filter = function () {
       var words = find.elements.q.value.toLowerCase().split(/\s+/), shown = 0;
       var category = find.elements.category ? find.elements.category.value : '';
