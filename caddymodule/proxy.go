@@ -70,6 +70,13 @@ type Proxy struct {
 	// the most. Default: 0
 	Retries int `json:"retries,omitempty"`
 
+	// How many calls each connection may have under way on a node, so that one
+	// whose provider is slow can't take up what all others need. Those beyond
+	// wait in the order in which they came: ten times as many, for 30 seconds at
+	// the most, then they are answered 429. Streams and WebSockets count until
+	// they end. Up to 10000. Default: 0, any number
+	Concurrency int `json:"concurrency,omitempty"`
+
 	// What Nango's proxy does and this one doesn't unless it is said here, since
 	// each is a hazard.
 	Compat Compat `json:"compat,omitzero"`
@@ -113,6 +120,9 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	if p.Retries < 0 || p.Retries > proxy.MaxRetries {
 		return fmt.Errorf("retries: %d is not between 0 and %d", p.Retries, proxy.MaxRetries)
 	}
+	if p.Concurrency < 0 || p.Concurrency > proxy.MaxConcurrency {
+		return fmt.Errorf("concurrency: %d is not between 0 and %d", p.Concurrency, proxy.MaxConcurrency)
+	}
 	answers, err := proxy.Passing(p.PassHeaders)
 	if err != nil {
 		return fmt.Errorf("pass_headers: %w", err)
@@ -137,6 +147,7 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 		Answers:       answers,
 		Redaction:     redaction,
 		Retries:       p.Retries,
+		Concurrency:   p.Concurrency,
 		FlushInterval: time.Duration(p.FlushInterval),
 		Logger:        p.logger,
 	}
@@ -258,6 +269,7 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 //	    pass_headers        <name>...
 //	    redact              off|alert|redact|block
 //	    retries             <number>
+//	    concurrency         <number>
 //	    compat              base_url_override <integration> <url>...
 //	    compat              endpoint_templates
 //	    compat              caller_headers
@@ -318,15 +330,14 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			continue
 		case "retries":
-			var number string
-			if err := oneArg(d, &number); err != nil {
+			if err := number(d, &p.Retries); err != nil {
 				return err
 			}
-			n, err := strconv.Atoi(number)
-			if err != nil {
-				return d.Errf("retries: %q is not a number", number)
+			continue
+		case "concurrency":
+			if err := number(d, &p.Concurrency); err != nil {
+				return err
 			}
-			p.Retries = n
 			continue
 		case "compat":
 			if err := p.Compat.parse(d); err != nil {
@@ -357,6 +368,20 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.ArgErr()
 		}
 	}
+	return nil
+}
+
+// number reads an option's number.
+func number(d *caddyfile.Dispenser, to *int) error {
+	name, text := d.Val(), ""
+	if err := oneArg(d, &text); err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return d.Errf("%s: %q is not a number", name, text)
+	}
+	*to = n
 	return nil
 }
 

@@ -126,6 +126,7 @@ func TestProvision(t *testing.T) {
 		{"transport", site("keycaddy {\ntransport http {\ndial_timeout 3s\n}\n}"), ""},
 		{"passing what isn't held back", site("keycaddy {\npass_headers set-cookie X-Own\n}"), `the header "X-Own" isn't held back`},
 		{"too many retries", site("keycaddy {\nretries 11\n}"), "retries: 11 is not between 0 and 10"},
+		{"too many calls at a time", site("keycaddy {\nconcurrency 10001\n}"), "concurrency: 10001 is not between 0 and 10000"},
 		{"transport over HTTP/3", site("keycaddy {\ntransport http {\nversions 3\n}\n}"), "version 3 can't be kept from private addresses"},
 		{"transport with a resolver", site("keycaddy {\ntransport http {\nresolvers 127.0.0.1\n}\n}"), "resolver can't be used here"},
 		{"transport with a changing name", site("keycaddy {\ntransport http {\ntls_server_name {http.request.host}\n}\n}"), "tls_server_name can't have a placeholder"},

@@ -101,6 +101,9 @@ type Proxy struct {
 	// Retries is how often a call that may be repeated is sent again when the
 	// provider is too busy or can't be reached, unless the call says otherwise.
 	Retries int
+	// Concurrency is how many calls a connection may have under way; 0: any
+	// number. Streams and WebSockets count until they end.
+	Concurrency int
 	// FlushInterval is how often an answer is flushed while it is copied;
 	// below zero: after every write. Event streams and answers of unknown
 	// length are always flushed at once.
@@ -109,12 +112,16 @@ type Proxy struct {
 
 	forward   httputil.ReverseProxy
 	redactors *redactors
+	bulkheads *bulkheads // nil: calls are not held back
 }
 
 // Provision makes the proxy ready.
 func (p *Proxy) Provision() {
 	if p.Redaction != RedactOff {
 		p.redactors = new(redactors)
+	}
+	if p.Concurrency > 0 {
+		p.bulkheads = newBulkheads(p.Concurrency)
 	}
 	p.forward = httputil.ReverseProxy{
 		Rewrite: p.rewrite,
@@ -142,6 +149,12 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 		return err
 	}
 	caller := r.Context()
+	if p.bulkheads != nil {
+		if err := p.bulkheads.enter(caller, call.ID); err != nil {
+			return err
+		}
+		defer p.bulkheads.leave(call.ID)
+	}
 	ctx, cut := context.WithCancel(caller)
 	defer cut()
 	call.attached.Cut, call.attached.By = cut, call.Caller
