@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -299,6 +300,20 @@ func oneArg(d *caddyfile.Dispenser, into *string) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	return nil
+}
+
+// number reads an option's number.
+func number(d *caddyfile.Dispenser, to *int) error {
+	name, text := d.Val(), ""
+	if err := oneArg(d, &text); err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return d.Errf("%s: %q is not a number", name, text)
+	}
+	*to = n
 	return nil
 }
 

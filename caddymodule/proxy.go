@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -368,20 +367,6 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.ArgErr()
 		}
 	}
-	return nil
-}
-
-// number reads an option's number.
-func number(d *caddyfile.Dispenser, to *int) error {
-	name, text := d.Val(), ""
-	if err := oneArg(d, &text); err != nil {
-		return err
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		return d.Errf("%s: %q is not a number", name, text)
-	}
-	*to = n
 	return nil
 }
 

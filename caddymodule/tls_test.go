@@ -26,6 +26,25 @@ import (
 	"github.com/keycaddy/keycaddy/connect/egress"
 )
 
+// A caller that asks before it sends a body waits for the provider a second, if
+// the operator doesn't say otherwise.
+func TestProvidersHaveASecondToTakeABody(t *testing.T) {
+	for set, want := range map[caddy.Duration]time.Duration{0: time.Second, caddy.Duration(time.Minute): time.Minute} {
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+		defer cancel()
+		h := &reverseproxy.HTTPTransport{ExpectContinueTimeout: set}
+		if err := h.Provision(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := guard(h, egress.Policy{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.Transport.ExpectContinueTimeout; got != want {
+			t.Errorf("set to %v: %v", time.Duration(set), got)
+		}
+	}
+}
+
 // A provider that can't prove who it is gets no request: whoever answers in its
 // place would have the credential.
 func TestS94ProvidersHaveToProveThemselves(t *testing.T) {
