@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,15 +125,31 @@ func (a *appServer) signIn(ctx context.Context, user string) {
 	}
 }
 
+// windows are those that opened has seen, by target.ID.
+var windows sync.Map
+
 // opened returns the window that is opened while something is done.
 func opened(t *testing.T, ctx context.Context, do ...chromedp.Action[chromedp.Void]) context.Context {
 	t.Helper()
-	ids := chromedp.WaitNewTarget(ctx, func(i *target.Info) bool { return i.Type == "page" })
+	// A window that was there before changes while it closes, and would be taken
+	// for a new one.
+	targets, err := chromedp.Targets(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range targets {
+		windows.Store(i.TargetID, nil)
+	}
+	ids := chromedp.WaitNewTarget(ctx, func(i *target.Info) bool {
+		_, old := windows.Load(i.TargetID)
+		return i.Type == "page" && !old
+	})
 	if err := chromedp.Do(ctx, do...); err != nil {
 		t.Fatal(err)
 	}
 	select {
 	case id := <-ids:
+		windows.Store(id, nil)
 		popup, cancel := chromedp.NewContext(ctx, chromedp.WithTargetID(id))
 		t.Cleanup(cancel)
 		if err := chromedp.Do(popup); err != nil {
