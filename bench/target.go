@@ -75,7 +75,7 @@ func startTargets(ctx context.Context, dir, caddy string, ups *upstreams) ([]*ta
 	own := fmt.Sprintf("{\n\t%[1]s\tkeycaddy {\n\t\tstore sqlite %[2]s/keycaddy.db\n\t\tvault sealed %[2]s/vault.key\n\t\tapi_key %[3]s\n\t\tcatalog %[2]s\n"+
 		"\t\tegress {\n\t\t\tallow 127.0.0.0/8\n\t\t}\n\t\tintegration plain\n\t\tintegration h2\n\t}\n}\n", global, dir, apiKey) +
 		site(ports[2], "") + site(ports[3], "redact redact")
-	a, err := startCaddy(ctx, dir, caddy, "stock", stock)
+	a, err := startCaddy(ctx, dir, caddy, "stock", stock, "GOGC=100") // as Caddy's own binary has it
 	if err != nil {
 		return nil, err
 	}
@@ -118,13 +118,13 @@ func alone(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func startCaddy(ctx context.Context, dir, caddy, name, config string) (*exec.Cmd, error) {
+func startCaddy(ctx context.Context, dir, caddy, name, config string, env ...string) (*exec.Cmd, error) {
 	file := filepath.Join(dir, name+".Caddyfile")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
 	cmd := alone(ctx, caddy, "run", "--adapter", "caddyfile", "--config", file)
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "HOME="+dir)
+	cmd.Env = append(append(os.Environ(), "GOMAXPROCS=1", "HOME="+dir), env...)
 	cmd.Stderr = os.Stderr
 	return cmd, cmd.Start()
 }

@@ -71,8 +71,9 @@ var (
 	nosniff   = []string{"nosniff"}
 )
 
-// guard makes an answer one that does no harm on keycaddy's origin.
-func (a Answers) guard(res *http.Response) {
+// guard makes an answer one that does no harm on keycaddy's origin. Own are the
+// headers that the caller gets beside the answer's.
+func (a Answers) guard(res *http.Response, own http.Header) {
 	h := res.Header
 	delete(h, problem.Header) // it marks keycaddy's own answers (S109)
 	for name := range h {
@@ -86,12 +87,15 @@ func (a Answers) guard(res *http.Response) {
 	if a.Pass["Cache-Control"] {
 		h.Add("Vary", varies)
 	} else {
-		h["Cache-Control"] = uncached
+		delete(h, "Cache-Control")
+		own["Cache-Control"] = uncached
 	}
 	if !a.Pass["Content-Security-Policy"] {
-		h["Content-Security-Policy"] = sandboxed
+		delete(h, "Content-Security-Policy")
+		own["Content-Security-Policy"] = sandboxed
 	}
-	h["X-Content-Type-Options"] = nosniff
+	delete(h, "X-Content-Type-Options")
+	own["X-Content-Type-Options"] = nosniff
 	if !a.Pass["Content-Disposition"] && active(h["Content-Type"]) {
 		h["Content-Disposition"] = []string{attachment(h.Get("Content-Disposition"))}
 	}

@@ -48,7 +48,7 @@ func ParseBaseURL(raw string) (*url.URL, error) {
 // call names and the integration lets it. Errors: *problem.Problem,
 // *policy.CallError.
 func (c *Compat) base(h http.Header, call *Call) (*url.URL, error) {
-	override := h.Get(headerBaseURL)
+	override := first(h, headerBaseURL)
 	if override == "" { // as SDKs send it for none
 		return call.Auth.Base, nil
 	}

@@ -72,14 +72,20 @@ func dashed(name string) string {
 	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
+// endToEnd tells whether ReverseProxy would let all of a request's headers pass
+// as they are, but for those that are keycaddy's [own].
+func endToEnd(h http.Header) bool {
+	return h["Connection"] == nil && h["Keep-Alive"] == nil && h["Te"] == nil && h["Trailer"] == nil &&
+		h["Transfer-Encoding"] == nil && h["Upgrade"] == nil && h["User-Agent"] != nil
+}
+
 // rewrite makes the provider's request of the caller's, but for the headers:
 // see carried.
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	call := callFrom(pr.In.Context())
 	pr.Out.URL, pr.Out.Host = &call.target, call.target.Host
-	p.Redaction.readable(pr.Out.Header)
-	if call.plain {
-		delete(pr.Out.Header, "Accept-Encoding") // then the transport asks for gzip, and undoes it
+	if call.header != nil {
+		pr.Out.Header = call.header // and nobody changes it: see carried
 	}
 	if len(pr.Out.Trailer) > 0 && pr.Out.Body != nil {
 		for name := range pr.Out.Trailer {
@@ -91,17 +97,22 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	}
 }
 
-// carried are the headers of a request that are for the provider, in a map that
-// has room for the credential. The values are shared: whoever has the map may
-// replace them, and never edits them.
+// carried are the headers of a request that are for the provider, in a map with
+// room for the credential in place of what isn't for it. The values are shared:
+// whoever has the map may replace them, and never edits them.
 func carried(from http.Header) http.Header {
-	to := make(http.Header, len(from)+2)
+	to := make(http.Header, len(from))
+	some := false
 	for name, values := range from {
 		if !own(name) {
 			to[name] = values
+		} else if strings.HasPrefix(name, proxied) {
+			some = true
 		}
 	}
-	prefixed(to, from, false)
+	if some {
+		prefixed(to, from, false)
+	}
 	return to
 }
 

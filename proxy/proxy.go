@@ -45,6 +45,8 @@ type Call struct {
 	Echoed atomic.Bool
 
 	ctx         context.Context // of the caller's request
+	header      http.Header     // the caller's, if ReverseProxy has nothing to do with it
+	first       attempt
 	renewer     Renewer
 	integration *connect.Integration
 	base        *url.URL  // what the path is below
@@ -67,8 +69,13 @@ func (c *callContext) Done() <-chan struct{}       { return c.ctx.Done() }
 func (c *callContext) Err() error                  { return c.ctx.Err() }
 
 func (c *callContext) Value(key any) any {
-	if key == (callKey{}) {
+	switch key {
+	case callKey{}:
 		return (*Call)(c)
+	case egress.PlainKey{}:
+		if c.target.Scheme == "http" {
+			return true
+		}
 	}
 	return c.ctx.Value(key)
 }
@@ -126,7 +133,7 @@ func (p *Proxy) Provision() {
 	p.forward = httputil.ReverseProxy{
 		Rewrite: p.rewrite,
 		Transport: &Transport{
-			Base: p.Base, ReplayBuffer: p.ReplayBuffer, CallerHeaders: p.Compat.CallerHeaders, Logger: p.Logger,
+			Base: p.Base, ReplayBuffer: p.ReplayBuffer, CallerHeaders: p.Compat.CallerHeaders, Redaction: p.Redaction, Logger: p.Logger,
 		},
 		FlushInterval:  p.FlushInterval,
 		BufferPool:     &buffers,
@@ -164,6 +171,10 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 	defer call.attached.Detach()
 	call.target, call.ctx = target, ctx
 	r = r.WithContext((*callContext)(call))
+	if endToEnd(r.Header) {
+		// ReverseProxy would copy all headers only to take out what isn't there.
+		call.header, r.Header = r.Header, nil
+	}
 	if r.ContentLength < 0 || r.ContentLength > p.ReplayBuffer {
 		call.body = &stream{ReadCloser: r.Body}
 		r.Body = call.body
@@ -205,7 +216,7 @@ func (p *Proxy) answered(res *http.Response) error {
 	if err := p.redact(call, res); err != nil {
 		return err
 	}
-	p.Answers.guard(res)
+	p.Answers.guard(res, call.early.Header())
 	call.Status = res.StatusCode
 	if call.body != nil && res.StatusCode != http.StatusSwitchingProtocols {
 		call.body.closing(res.Request, res.Header)

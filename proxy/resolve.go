@@ -57,7 +57,7 @@ func (p *Proxy) Resolve(r *http.Request, callers connect.Callers, setup *connect
 	if call.base, err = p.Compat.base(r.Header, call); err != nil {
 		return nil, err
 	}
-	call.plain = r.Header.Get(headerDecompress) == "true"
+	call.plain = first(r.Header, headerDecompress) == "true"
 	return call, nil
 }
 
@@ -153,7 +153,7 @@ func named(h http.Header) (connect.ID, error) {
 		}
 	}
 	for _, c := range []struct{ name, path string }{{headerDecompress, "decompress"}, {headerForward, "forward-headers-on-redirect"}} {
-		switch h.Get(c.name) {
+		switch first(h, c.name) {
 		case "", "true", "false":
 		default:
 			bad = append(bad, problem.Field{Code: "invalid_value", Message: "The header " + c.name + " is neither true nor false", Path: []string{c.path}})
@@ -163,6 +163,15 @@ func named(h http.Header) (connect.ID, error) {
 		return id, problem.Invalid("headers", bad...)
 	}
 	return id, nil
+}
+
+// first is a header's first value. It saves Get's look at how the name, which is
+// in canonical form, is written.
+func first(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
 }
 
 // connectionIDByte tells whether a connection's id may have a character.

@@ -42,6 +42,9 @@ type retrying struct {
 // call isn't to be sent again. Errors: *problem.Problem.
 func asksForRetries(h http.Header, byDefault int) (*retrying, error) {
 	var bad []problem.Field
+	if byDefault == 0 && h["Retries"] == nil && h["Retry-On"] == nil {
+		return nil, nil
+	}
 	r := &retrying{left: byDefault}
 	if v := h.Get("Retries"); v != "" {
 		n, err := strconv.Atoi(v)

@@ -38,7 +38,9 @@ type Transport struct {
 	ReplayBuffer int64
 	// CallerHeaders lets Nango-Proxy-* replace the credential's headers.
 	CallerHeaders bool
-	Logger        *zap.Logger
+	// Redaction, if any, is of answers, which have to be readable for it.
+	Redaction Redaction
+	Logger    *zap.Logger
 
 	untried   sync.Map // connect.ID → untried
 	certified sync.Map // digest of a client certificate → http.RoundTripper
@@ -81,7 +83,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // try sends a request, and once more if its credential has ended.
 func (t *Transport) try(req *http.Request, call *Call, held body) (*http.Response, error) {
-	res, err := t.send(req, call.Auth, held)
+	res, err := t.send(req, call, held)
 	if err != nil || !call.Auth.Expired(res) {
 		return res, err
 	}
@@ -100,7 +102,7 @@ func (t *Transport) try(req *http.Request, call *Call, held body) (*http.Respons
 	}
 	discard(res)
 	call.Auth, call.Replayed = fresh, true
-	res, err = t.send(req, fresh, held)
+	res, err = t.send(req, call, held)
 	if err == nil {
 		if fresh.Expired(res) {
 			call.renewer.Refused(fresh)
@@ -137,11 +139,19 @@ type attempt struct {
 }
 
 // send sends a copy of the request with the credential on it.
-func (t *Transport) send(req *http.Request, auth *connect.Bound, b body) (*http.Response, error) {
-	a := &attempt{*req, *req.URL}
+func (t *Transport) send(req *http.Request, call *Call, b body) (*http.Response, error) {
+	a, auth := &call.first, call.Auth
+	if a.req.URL != nil { // what has been sent may still be read by a transport
+		a = new(attempt)
+	}
+	a.req, a.url = *req, *req.URL
 	out := &a.req
 	out.URL = &a.url
 	out.Header = carried(req.Header)
+	t.Redaction.readable(out.Header)
+	if call.plain {
+		delete(out.Header, "Accept-Encoding") // then the transport asks for gzip, and undoes it
+	}
 	b.attach(out)
 	if err := auth.Inject(out); err != nil {
 		closeBody(out)

@@ -9,4 +9,7 @@ import (
 	_ "github.com/keycaddy/keycaddy/caddymodule"
 )
 
-func main() { caddycmd.Main() }
+func main() {
+	pace()
+	caddycmd.Main()
+}

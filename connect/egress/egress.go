@@ -135,9 +135,12 @@ func (p Policy) Dial(dial func(ctx context.Context, network, address string) (ne
 	}
 }
 
-type plainKey struct{}
+// PlainKey is the key of a context's value that, if there is one, tells the
+// dialer that the request is for plain http. Telling sees to it; a context of
+// one's own may know it without being wrapped.
+type PlainKey struct{}
 
-func isPlain(ctx context.Context) bool { return ctx.Value(plainKey{}) != nil }
+func isPlain(ctx context.Context) bool { return ctx.Value(PlainKey{}) != nil }
 
 // Telling wraps a transport that dials by a Policy: it tells the dialer, which
 // sees only addresses, whether a request is for plain http.
@@ -178,8 +181,8 @@ func WithCertificate(rt http.RoundTripper, cert tls.Certificate) (http.RoundTrip
 }
 
 func (t telling) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" {
-		req = req.WithContext(context.WithValue(req.Context(), plainKey{}, true))
+	if req.URL.Scheme != "https" && !isPlain(req.Context()) {
+		req = req.WithContext(context.WithValue(req.Context(), PlainKey{}, true))
 	}
 	return t.next.RoundTrip(req)
 }
