@@ -98,6 +98,12 @@ type App struct {
 	// What is kept of what keycaddy does, for `caddy keycaddy logs` and the API.
 	Logs *Logs `json:"logs,omitempty"`
 
+	// How many connections are held in memory, where calls find them without
+	// asking store or vault. Each takes a little less than a kilobyte. Beyond, one
+	// that was not called lately makes room, and is read again on its next call.
+	// Default: 1000000
+	InMemory int `json:"in_memory,omitempty"`
+
 	// Which addresses keycaddy may connect to beyond the public internet.
 	Egress Egress `json:"egress,omitzero"`
 
@@ -181,6 +187,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.setup.OwnCallbacks = a.OwnCallbacks
+	if a.setup.InMemory = a.InMemory; a.InMemory < 0 {
+		return fmt.Errorf("in_memory: %d is less than 0", a.InMemory)
+	}
 	if a.setup.Trust, err = a.Trust.over(Trust{}, repl); err != nil {
 		return err
 	}

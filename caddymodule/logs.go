@@ -128,11 +128,8 @@ func (run *running) logCall(r *http.Request, prefix string, call *proxy.Call, be
 		Method: r.Method, Path: strings.TrimPrefix(r.URL.EscapedPath(), prefix), Started: began, Took: now.Sub(began),
 	}
 	if call != nil {
-		c := &call.Auth.Connection
-		l.Integration, l.Connection, l.Provider, l.Caller = c.Integration, c.ID.Connection, c.Provider, call.Caller.Name
-		if c.EndUser != nil {
-			l.EndUser = c.EndUser.ID
-		}
+		l.Integration, l.Connection, l.Caller = call.ID.Integration, call.ID.Connection, call.Caller.Name
+		l.Provider, l.EndUser = call.Auth.Provider, call.Auth.User
 		l.Answer, l.Retries, l.Replayed = call.Status, call.Retries, call.Replayed
 	} else {
 		l.Integration, l.Connection = r.Header.Get(proxy.HeaderIntegration), r.Header.Get(proxy.HeaderConnection)

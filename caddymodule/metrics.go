@@ -236,7 +236,7 @@ func (m *metrics) observe(call *proxy.Call, began time.Time, aborted bool, err e
 	m.duration.Observe(time.Since(began).Seconds())
 	provider := "unknown"
 	if call != nil {
-		provider = call.Auth.Connection.Provider
+		provider = call.Auth.Provider
 		if !call.Sent.IsZero() {
 			m.preparation.Observe(call.Sent.Sub(began).Seconds())
 		}

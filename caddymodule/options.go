@@ -59,6 +59,7 @@ func init() { httpcaddyfile.RegisterGlobalOption("keycaddy", parseApp) }
 //	    webhook_secret <secret>...
 //	    environment    <name>
 //	    logs { ... }
+//	    in_memory      <connections>
 //	    egress {
 //	        allow <range>...
 //	    }
@@ -107,6 +108,8 @@ func (a *App) parseOption(d *caddyfile.Dispenser) error {
 		return parseLook(d, &a.Look)
 	case "own_callbacks":
 		return single(d, &a.OwnCallbacks)
+	case "in_memory":
+		return number(d, &a.InMemory)
 	case "embedder":
 		origins := d.RemainingArgs()
 		if len(origins) == 0 {

@@ -245,7 +245,7 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 		case "connection":
 			return call.ID.Connection, true
 		case "provider":
-			return call.Auth.Connection.Provider, true
+			return call.Auth.Provider, true
 		case "caller":
 			return call.Caller.Name, true
 		case "replayed":

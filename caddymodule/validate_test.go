@@ -85,6 +85,7 @@ func TestProvision(t *testing.T) {
 		{"API key that ends some day", app("api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11 {\n expires soon\n}"), "api_key: expires: "},
 		{"API keys of one name", app("api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11 {\n name a\n}\n api_key 3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a12 {\n name a\n}"), "api_key: there are two of the name"},
 		{"API key from the environment", app("api_key {env.NOPE}"), "api_key: evaluated placeholder {env.NOPE} is empty"},
+		{"fewer than no connections in memory", app("in_memory -1"), "in_memory: -1 is less than 0"},
 		{"public URL", app("public_url https://connect.example.com/"), ""},
 		{"public URL with a path", app("public_url https://example.com/connect"), `public_url: "https://example.com/connect" is not an origin`},
 		{"public URL with a user", app("public_url https://me@example.com"), "is not an origin"},

@@ -30,17 +30,21 @@ const causeMissing = "credential_missing"
 // Bound is one version of a connection's credential, ready for use.
 type Bound struct {
 	*scheme.Binding
-	Connection Connection
+	// ID, UID and Provider are those of the connection.
+	ID            ID
+	UID, Provider string
+	// User is the app's name of the end user that the connection belongs to, or
+	// empty.
+	User string
 	// Version is the credential's number, see scheme.Credential.
 	Version uint64
-	// Expires is when the credential is taken to be useless, a little before
-	// the provider's own time; zero: not known.
-	Expires time.Time
 
-	// renewAt is when it is renewed in the background; zero: never.
-	renewAt time.Time
-	// credential is what was bound: with it a renewal can do without the vault.
-	credential scheme.Credential
+	// expires is when the credential is taken to be useless, a little before
+	// the provider's own time, and renewAt when it is renewed in the
+	// background; 0: never. updated is the row's Updated.
+	expires, renewAt, updated moment
+	token                     scheme.Secret // the access token, if there is one
+	packed                    packed
 	// kept is its version in the vault; 0: it isn't there yet.
 	kept vault.Version
 	// grace is the integration's OutageGrace.
@@ -49,18 +53,50 @@ type Bound struct {
 	calls *calls
 }
 
+// moment is a time in microseconds since 1970; 0: none.
+type moment int64
+
+func momentOf(t time.Time) moment {
+	if t.IsZero() {
+		return 0
+	}
+	return moment(t.UnixMicro())
+}
+
+// Bind puts what is known of a connection together with its compiled credential.
+func Bind(binding *scheme.Binding, c Connection, cred scheme.Credential) (*Bound, error) {
+	b := &Bound{
+		Binding: binding, ID: c.ID, UID: c.UID, Provider: c.Provider, Version: cred.Version,
+		updated: momentOf(c.Updated), token: binding.Shared(cred.AccessToken),
+	}
+	if c.EndUser != nil {
+		b.User = c.EndUser.ID
+	}
+	var err error
+	if b.packed, err = pack(c, &cred); err != nil {
+		return nil, fmt.Errorf("connection %s: %w", c.ID, err)
+	}
+	if end := cred.Expires; !end.IsZero() && binding.Renewable {
+		life := end.Sub(cred.Issued)
+		b.expires = momentOf(end.Add(-min(maxSkew, life/10)))
+		b.renewAt = momentOf(end.Add(-max(min(latestMargin, life/marginFraction), min(binding.Margin(), life))))
+	}
+	return b, nil
+}
+
 // Secret returns a value of the credential by its name in the catalog, such as
 // api_key or access_token.
-func (b *Bound) Secret(name string) (scheme.Secret, bool) {
+func (b *Bound) Secret(name string) (_ scheme.Secret, ok bool, _ error) {
 	if name == "access_token" {
-		return b.credential.AccessToken, b.credential.AccessToken != ""
+		return b.token, b.token != "", nil
 	}
-	v, ok := b.credential.Fields[name]
-	return v, ok
+	cred, err := b.credential()
+	v, ok := cred.Fields[name]
+	return v, ok, err
 }
 
 func (b *Bound) newerThan(stale *Bound) bool {
-	return b.Connection.UID != stale.Connection.UID || b.Version > stale.Version
+	return b.UID != stale.UID || b.Version > stale.Version
 }
 
 // load reads the connection as it is.
@@ -157,15 +193,11 @@ func (r *Refresher) bind(c Connection, cred scheme.Credential, kept vault.Versio
 		return nil, fmt.Errorf("connection %s: %w", c.ID, err)
 	}
 	r.share(in, &c, binding)
-	b := &Bound{
-		Binding: binding, Connection: c, Version: cred.Version,
-		credential: cred, kept: kept, grace: in.outageGrace(),
+	b, err := Bind(binding, c, cred)
+	if err != nil {
+		return nil, err
 	}
-	if end := cred.Expires; !end.IsZero() && binding.Renewable {
-		life := end.Sub(cred.Issued)
-		b.Expires = end.Add(-min(maxSkew, life/10))
-		b.renewAt = end.Add(-max(min(latestMargin, life/marginFraction), min(binding.Margin, life)))
-	}
+	b.kept, b.grace = kept, in.outageGrace()
 	return b, nil
 }
 
@@ -177,9 +209,6 @@ func (r *Refresher) share(in *Integration, c *Connection, binding *scheme.Bindin
 	}
 	if c.Provider == in.Provider.ID {
 		c.Provider = in.Provider.ID
-	}
-	if c.Status == StatusActive {
-		c.Status = StatusActive
 	}
 	if binding.Base == nil {
 		return
@@ -198,7 +227,12 @@ func (r *Refresher) Credential(ctx context.Context, id ID) (Connection, scheme.C
 	if err != nil {
 		return Connection{}, scheme.Credential{}, err
 	}
-	return b.Connection, b.credential, nil
+	c, err := b.Connection()
+	if err != nil {
+		return Connection{}, scheme.Credential{}, err
+	}
+	cred, err := b.credential()
+	return c, cred, err
 }
 
 // supersedes tells whether a takes the place of b: it came of the same consent

@@ -32,7 +32,7 @@ func (b *Bound) Attach(c *Call) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended == b.Connection.UID {
+	if l.ended == b.UID {
 		return false
 	}
 	c.in, c.next, c.prev = l, l.first, nil

@@ -53,6 +53,8 @@ type Account = scheme.Account
 // Connection is one account of one end user at one provider. It holds nothing
 // secret: that rests in the vault, under VaultName.
 type Connection struct {
+	_ struct{} `cbor:",toarray"` // see packed
+
 	ID
 	// UID tells this connection from any other that had the same ID before
 	// or will have it later: 32 hex digits, made when it is created. Since it

@@ -41,32 +41,38 @@ func (r *Refresher) Fetch(ctx context.Context, id ID, f Freshness) (Connection, 
 	if err != nil {
 		return Connection{}, scheme.Credential{}, err
 	}
-	if f.Renew || b.Renewable && b.remaining(r.now()) < max(f.Remaining, time.Nanosecond) {
-		fresh, err := r.freshen(ctx, b, f)
-		if err != nil {
+	cred, err := b.credential()
+	if err != nil {
+		return Connection{}, scheme.Credential{}, err
+	}
+	if f.Renew || b.Renewable && remaining(&cred, r.now()) < max(f.Remaining, time.Nanosecond) {
+		if b, err = r.freshen(ctx, b, &cred, f); err != nil {
 			return Connection{}, scheme.Credential{}, err
 		}
-		b = fresh
+		if cred, err = b.credential(); err != nil {
+			return Connection{}, scheme.Credential{}, err
+		}
 	}
-	if left := b.remaining(r.now()); left < f.Remaining {
-		return Connection{}, scheme.Credential{}, &ValidityError{ID: id, Lifetime: b.lifetime(), Remaining: left}
+	if left := remaining(&cred, r.now()); left < f.Remaining {
+		return Connection{}, scheme.Credential{}, &ValidityError{ID: id, Lifetime: lifetime(&cred), Remaining: left}
 	}
 	row, err := r.Store.Connection(ctx, id)
 	switch {
 	case errors.Is(err, ErrStoreUnavailable):
-		row = b.Connection // as good as it is known
+		row, err = b.Connection() // as good as it is known
+		return row, cred, err
 	case err != nil:
 		return Connection{}, scheme.Credential{}, err
-	case row.UID != b.Connection.UID: // made anew meanwhile
+	case row.UID != b.UID: // made anew meanwhile
 		r.Forget(id)
 		return r.Fetch(ctx, id, Freshness{})
 	}
-	return row, b.credential, nil
+	return row, cred, nil
 }
 
 // freshen renews a credential, unless that wouldn't help.
-func (r *Refresher) freshen(ctx context.Context, b *Bound, f Freshness) (*Bound, error) {
-	if life := b.lifetime(); !f.Renew && life > 0 && life < f.Remaining {
+func (r *Refresher) freshen(ctx context.Context, b *Bound, cred *scheme.Credential, f Freshness) (*Bound, error) {
+	if life := lifetime(cred); !f.Renew && life > 0 && life < f.Remaining {
 		return b, nil // the next one wouldn't live long enough either
 	}
 	fresh, err := r.Renew(ctx, b)
@@ -76,19 +82,18 @@ func (r *Refresher) freshen(ctx context.Context, b *Bound, f Freshness) (*Bound,
 	return fresh, err
 }
 
-// remaining is how long the credential is valid for: forever, if that isn't
-// known.
-func (b *Bound) remaining(now time.Time) time.Duration {
-	if b.credential.Expires.IsZero() {
+// remaining is how long a credential is valid for: forever, if that isn't known.
+func remaining(c *scheme.Credential, now time.Time) time.Duration {
+	if c.Expires.IsZero() {
 		return 1<<63 - 1
 	}
-	return b.credential.Expires.Sub(now)
+	return c.Expires.Sub(now)
 }
 
-// lifetime is how long the credential was valid for when it came; 0: not known.
-func (b *Bound) lifetime() time.Duration {
-	if b.credential.Expires.IsZero() || b.credential.Issued.IsZero() {
+// lifetime is how long a credential was valid for when it came; 0: not known.
+func lifetime(c *scheme.Credential) time.Duration {
+	if c.Expires.IsZero() || c.Issued.IsZero() {
 		return 0
 	}
-	return b.credential.Expires.Sub(b.credential.Issued)
+	return c.Expires.Sub(c.Issued)
 }

@@ -44,7 +44,7 @@ func (r *Refresher) hold(ctx context.Context, c Connection) (release func(), new
 				newest = l.Intent.Version + 1
 			}
 			l.Intent = nil // whatever came of it, it is the former consent's
-			return func() { (&rotation{Refresher: r, stale: &Bound{Connection: c}, lease: l}).release(ctx) }, newest
+			return func() { (&rotation{Refresher: r, stale: &Bound{ID: c.ID, UID: c.UID}, lease: l}).release(ctx) }, newest
 		}
 		if !errors.Is(err, ErrHeld) || time.Now().After(end) || ctx.Err() != nil {
 			r.Logger.Warn("connecting again while the connection may be renewed", connectionFields(c.ID, zap.Error(err))...)
@@ -58,7 +58,7 @@ func (r *Refresher) hold(ctx context.Context, c Connection) (release func(), new
 // until there is a newer credential, and returns that.
 func (ro *rotation) take(ctx context.Context) (*Bound, error) {
 	const pollMin, pollMax = 10 * time.Millisecond, time.Second
-	id, limit := ro.stale.Connection.ID, leaseWait
+	id, limit := ro.stale.ID, leaseWait
 	if ro.in.TokenRate > 0 {
 		limit += turnWait // the holder may be waiting for its turn
 	}
@@ -66,7 +66,7 @@ func (ro *rotation) take(ctx context.Context) (*Bound, error) {
 	defer cancel()
 	for wait := pollMin; ; wait = min(wait*2, pollMax) {
 		began := time.Now()
-		l, err := ro.Store.Lease(ctx, leaseName(ro.stale.Connection.UID), ro.node(), ro.leaseTTL())
+		l, err := ro.Store.Lease(ctx, leaseName(ro.stale.UID), ro.node(), ro.leaseTTL())
 		if err == nil {
 			ro.lease, ro.until = l, began.Add(ro.leaseTTL())
 			return nil, nil
@@ -83,7 +83,7 @@ func (ro *rotation) take(ctx context.Context) (*Bound, error) {
 			return nil, fmt.Errorf("waiting for the refresh lease of %s: %w", id, ctx.Err())
 		}
 		// The row first, which costs less than the vault.
-		c, err := ro.current(ctx, ro.stale.Connection)
+		c, err := ro.current(ctx, ro.stale.ID, ro.stale.UID)
 		if err != nil {
 			return nil, err
 		}

@@ -214,7 +214,7 @@ func (r *Refresher) putIntegrations(s *Setup) {
 		b := e.bound.Load()
 		e.drop(nil)
 		if b != nil && (after == nil || after.removing) {
-			e.calls.cut(b.Connection.UID)
+			e.calls.cut(b.UID)
 		}
 		return true
 	})

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,10 +24,15 @@ import (
 // without one: what is measured is what the refresher keeps of them.
 type rows struct {
 	connect.Store
-	regional bool // each connection has a region, which its id begins with
+	regional bool      // each connection has a region, which its id begins with
+	read     *sync.Map // id → *atomic.Int64; nil: it isn't counted
 }
 
 func (r rows) Connection(_ context.Context, id connect.ID) (connect.Connection, error) {
+	if r.read != nil {
+		n, _ := r.read.LoadOrStore(id, new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+	}
 	now := time.Now()
 	var config map[string]string
 	if r.regional {
@@ -52,6 +59,13 @@ func (secrets) Read(_ context.Context, name string) (vault.Entry, error) {
 
 func manyRefresher(t testing.TB, base string) *connect.Refresher {
 	t.Helper()
+	r := &connect.Refresher{Store: rows{regional: strings.Contains(base, "{conn.region}")}, Vault: secrets{}, Logger: zap.NewNop()}
+	r.Configure(manySetup(t, base))
+	return r
+}
+
+func manySetup(t testing.TB, base string) *connect.Setup {
+	t.Helper()
 	p, err := catalog.Parse("many.yaml", []byte(`
 id: many
 display_name: Many
@@ -68,9 +82,7 @@ request: {base_url: '`+base+`', headers: {authorization: 'Bearer {token.access_t
 	setup, err := connect.NewSetup(nil, &url.URL{Scheme: "https", Host: "connect.example"}, http.DefaultClient,
 		[]*connect.Integration{{Key: "many", DisplayName: "Many", Provider: p, App: scheme.App{ClientID: "id", ClientSecret: "secret"}}})
 	must(t, err)
-	r := &connect.Refresher{Store: rows{regional: strings.Contains(base, "{conn.region}")}, Vault: secrets{}, Logger: zap.NewNop()}
-	r.Configure(setup)
-	return r
+	return setup
 }
 
 func nth(region string, i int) connect.ID {
@@ -94,6 +106,60 @@ func TestConnectionsShareTheirIntegrationsBase(t *testing.T) {
 	if a.Host != "eu.vendor.example" || b.Host != "us.vendor.example" {
 		t.Errorf("connections of different regions go to %s and %s", a, b)
 	}
+}
+
+// Those that are called stay in memory, others make room; and whoever was let go
+// of is read again.
+func TestMemoryIsBounded(t *testing.T) {
+	r := manyRefresher(t, "https://api.vendor.example")
+	var read sync.Map
+	r.Store = rows{read: &read}
+	setup := manySetup(t, "https://api.vendor.example")
+	setup.InMemory = 10
+	r.Configure(setup)
+	call := func(i int) {
+		t.Helper()
+		b, err := r.Current(t.Context(), nth("eu", i))
+		must(t, err)
+		if b.ID != nth("eu", i) {
+			t.Errorf("got %s for %s", b.ID, nth("eu", i))
+		}
+	}
+	reads := func(i int) int64 {
+		n, _ := read.Load(nth("eu", i))
+		return n.(*atomic.Int64).Load()
+	}
+	for i := range 200 {
+		call(i)
+		call(0)
+		call(1)
+	}
+	if reads(0) != 1 || reads(1) != 1 {
+		t.Errorf("those that are called all the time were read %d and %d times", reads(0), reads(1))
+	}
+	again := 0
+	for i := range 200 {
+		call(i)
+		if reads(i) > 1 {
+			again++
+		}
+	}
+	if again < 180 {
+		t.Errorf("%d of 200 were read again, with room for 10", again)
+	}
+
+	setup = manySetup(t, "https://api.vendor.example")
+	setup.InMemory = 3 // less than there are in memory
+	r.Configure(setup)
+	var calls sync.WaitGroup
+	for w := range 16 {
+		calls.Go(func() {
+			for i := range 300 {
+				call((i*7 + w) % 50)
+			}
+		})
+	}
+	calls.Wait()
 }
 
 // BenchmarkHeld measures the memory that a connection takes once it was used.

@@ -43,10 +43,10 @@ func (e *OutageError) Unwrap() error { return e.Cause }
 func (o *Outage) bars(b *Bound) error {
 	now := time.Now()
 	if !o.Vault.IsZero() && now.Sub(o.Vault) > b.grace {
-		return &OutageError{b.Connection.ID, fmt.Errorf("%w: %w", vault.ErrUnavailable, o.VaultErr)}
+		return &OutageError{b.ID, fmt.Errorf("%w: %w", vault.ErrUnavailable, o.VaultErr)}
 	}
 	if !o.Store.IsZero() && now.Sub(o.Store) > b.grace {
-		return &OutageError{b.Connection.ID, fmt.Errorf("%w: %w", ErrStoreUnavailable, o.StoreErr)}
+		return &OutageError{b.ID, fmt.Errorf("%w: %w", ErrStoreUnavailable, o.StoreErr)}
 	}
 	return nil
 }

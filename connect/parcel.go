@@ -94,7 +94,7 @@ func (r *Refresher) commit(ctx context.Context, u *unwritten) (*Bound, error) {
 		}
 		if version != 0 && !supersedes(&u.credential, &held) {
 			r.drop(u)
-			return r.adopt(ctx, &Bound{Connection: c})
+			return r.adopt(ctx, &Bound{ID: c.ID, UID: c.UID})
 		}
 	}
 	r.trace("written", c.ID)
@@ -102,7 +102,7 @@ func (r *Refresher) commit(ctx context.Context, u *unwritten) (*Bound, error) {
 	switch {
 	case errors.Is(err, vault.ErrConflict): // the user has connected again since
 		r.drop(u)
-		return r.adopt(ctx, &Bound{Connection: c})
+		return r.adopt(ctx, &Bound{ID: c.ID, UID: c.UID})
 	case errors.Is(err, ErrNotFound):
 		return nil, r.settled(u, r.bury(ctx, c, err))
 	case err != nil:
@@ -121,7 +121,7 @@ func (r *Refresher) commit(ctx context.Context, u *unwritten) (*Bound, error) {
 func (r *Refresher) held(ctx context.Context, c Connection) (scheme.Credential, vault.Version, error) {
 	e, err := r.Vault.Read(ctx, c.VaultName())
 	if errors.Is(err, vault.ErrNotFound) {
-		_, err = r.current(ctx, c)
+		_, err = r.current(ctx, c.ID, c.UID)
 		return scheme.Credential{}, 0, err
 	}
 	if err != nil {
@@ -197,8 +197,8 @@ func (r *Refresher) deliver(ctx context.Context) {
 		b, err := r.commit(bounded, u)
 		switch {
 		case err == nil:
-			r.Logger.Info("a renewed credential that was kept is in the vault now", connectionFields(b.Connection.ID)...)
-			r.entry(b.Connection.ID).replace(b)
+			r.Logger.Info("a renewed credential that was kept is in the vault now", connectionFields(b.ID)...)
+			r.entry(b.ID).replace(b)
 		case ctx.Err() != nil || !errors.Is(err, vault.ErrUnavailable):
 			if ctx.Err() == nil && !ended(err) {
 				r.Logger.Error("writing a kept credential", connectionFields(u.connection.ID, zap.Error(err))...)

@@ -69,6 +69,7 @@ type Refresher struct {
 	entries sync.Map // ID → *entry
 	flights sync.Map // *flight → nothing: those under way
 	bases   sync.Map // integration's key → *url.URL: the base that was bound last
+	memory  memory
 
 	handover handover
 	parcels  sync.Map // UID → *unwritten: credentials that the vault hasn't yet
@@ -88,8 +89,10 @@ type entry struct {
 	calls calls
 	// owner is the connection as Whose has read it.
 	owner atomic.Pointer[Connection]
-	// used: a call has asked for it since it was renewed last.
-	used atomic.Bool
+	// used: a call has asked for it since it was renewed last; called: since
+	// memory has looked last.
+	used, called atomic.Bool
+	kept         bool // in memory, whose lock guards it
 
 	mu     sync.Mutex
 	flight *flight
@@ -196,6 +199,9 @@ func (r *Refresher) Drain(ctx context.Context) error {
 // what kept the credential from being read.
 func (r *Refresher) Current(ctx context.Context, id ID) (*Bound, error) {
 	e := r.entry(id)
+	if !e.called.Load() { // reading is shared, writing isn't
+		e.called.Store(true)
+	}
 	b := e.bound.Load()
 	if b == nil {
 		var err error
@@ -208,17 +214,17 @@ func (r *Refresher) Current(ctx context.Context, id ID) (*Bound, error) {
 			return nil, err
 		}
 	}
-	if b.renewAt.IsZero() {
+	if b.renewAt == 0 {
 		return b, nil
 	}
-	if !e.used.Load() { // reading is shared, writing isn't
+	if !e.used.Load() {
 		e.used.Store(true)
 	}
-	now := r.now()
-	if now.Before(b.renewAt) {
+	now := momentOf(r.now())
+	if now < b.renewAt {
 		return b, nil
 	}
-	if now.Before(b.Expires) {
+	if now < b.expires {
 		r.start(ctx, id, e, b, true) // and don't wait for it
 		return b, nil
 	}
@@ -253,7 +259,7 @@ func (r *Refresher) Whose(ctx context.Context, id ID) (*Connection, error) {
 func (e *entry) replace(b *Bound) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if old := e.bound.Load(); old != nil && old.Version == b.Version && old.Connection.UID == b.Connection.UID {
+	if old := e.bound.Load(); old != nil && old.Version == b.Version && old.UID == b.UID {
 		b.calls = &e.calls
 		e.bound.Store(b)
 	}
@@ -274,7 +280,7 @@ func (r *Refresher) now() time.Time {
 // a *scheme.TokenError, a *BusyError, or what kept the new credential from
 // being had.
 func (r *Refresher) Renew(ctx context.Context, stale *Bound) (*Bound, error) {
-	e := r.entry(stale.Connection.ID)
+	e := r.entry(stale.ID)
 	if b := e.bound.Load(); b != nil && b.newerThan(stale) {
 		return b, nil
 	}
@@ -287,13 +293,13 @@ func (r *Refresher) Renew(ctx context.Context, stale *Bound) (*Bound, error) {
 	if futile {
 		return nil, ErrFutile
 	}
-	return r.join(ctx, stale.Connection.ID, e, stale)
+	return r.join(ctx, stale.ID, e, stale)
 }
 
 // Refused reports that a credential that had just been renewed was refused
 // too, so that renewing isn't what is needed.
 func (r *Refresher) Refused(b *Bound) {
-	e := r.entry(b.Connection.ID)
+	e := r.entry(b.ID)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	past := e.setbacks()
@@ -305,12 +311,12 @@ func (r *Refresher) Refused(b *Bound) {
 	past.futile++
 	past.futileUntil = time.Now().Add(wait)
 	r.Logger.Warn("renewed credential was refused too; not renewing it on the next refusals",
-		connectionFields(b.Connection.ID, zap.Duration("for", wait))...)
+		connectionFields(b.ID, zap.Duration("for", wait))...)
 }
 
 // Accepted reports that a credential that had just been renewed worked.
 func (r *Refresher) Accepted(b *Bound) {
-	e := r.entry(b.Connection.ID)
+	e := r.entry(b.ID)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.past != nil {
@@ -392,6 +398,9 @@ func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound, ea
 // land ends a flight: what it brought is published before anyone can start
 // another one.
 func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
+	if f.err == nil {
+		defer func() { r.memory.add(e, f.setup.inMemory()) }() // when e is unlocked
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f.outdated = f.outdated || f.err == nil && f.bound.Version < f.atLeast
@@ -409,7 +418,7 @@ func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
 		// The store is asked again on the next use: the connection may be
 		// made again, or its user may connect it anew, at any time.
 		if b := e.bound.Swap(nil); b != nil {
-			defer e.calls.cut(b.Connection.UID) // when those that wait have their answer
+			defer e.calls.cut(b.UID) // when those that wait have their answer
 		}
 		r.entries.CompareAndDelete(id, e)
 	case errors.Is(f.err, errMadeWay):

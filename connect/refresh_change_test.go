@@ -89,7 +89,7 @@ func TestS82MadeAnewWhileRenewedIsUntouched(t *testing.T) {
 		}
 		w.gone(old)
 		b := w.current(id)
-		if now := w.row(id); b.Version != 1 || b.Connection.UID != made.UID || now.UID != made.UID || now.Version != 1 || now.Status != connect.StatusActive {
+		if now := w.row(id); b.Version != 1 || b.UID != made.UID || now.UID != made.UID || now.Version != 1 || now.Status != connect.StatusActive {
 			t.Errorf("version %d of %+v", b.Version, now)
 		}
 	})

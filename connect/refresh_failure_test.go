@@ -247,7 +247,7 @@ func TestS69VaultThatFailsAfterTheRotationGetsTheCredentialLater(t *testing.T) {
 		if b.Version != 2 || time.Since(began) > 5*time.Second || w.refreshes() != 1 || w.Refresher.Unwritten() != 1 {
 			t.Fatalf("version %d after %v, %d token calls", b.Version, time.Since(began), w.refreshes())
 		}
-		if _, version := w.stored(b.Connection); version != 1 {
+		if _, version := w.stored(w.row(b.ID)); version != 1 {
 			t.Fatalf("the vault has version %d", version)
 		}
 		// The outage is longer than the new token lives: it is renewed all the same.

@@ -159,9 +159,9 @@ func TestS60LateWriterOfALostLeaseLosesAndAdopts(t *testing.T) {
 		time.Sleep(time.Second)
 		b, err := quick.Refresher.Current(t.Context(), id)
 		must(t, err)
-		first, _ := w.stored(b.Connection)
+		first, _ := w.stored(w.row(b.ID))
 		wg.Wait()
-		now, version := w.stored(b.Connection)
+		now, version := w.stored(w.row(b.ID))
 		if b.Version != 2 || version != 2 || first.RefreshToken != now.RefreshToken {
 			t.Errorf("the late writer wrote: version %d", version)
 		}

@@ -62,6 +62,7 @@ type rotation struct {
 	until time.Time // the lease, by the clock of this process
 
 	row  Connection
+	old  scheme.Credential // the stale one
 	cred scheme.Credential
 	kept vault.Version // of cred in the vault
 	// ahead: cred is newer than what the vault holds.
@@ -83,7 +84,7 @@ type rotation struct {
 // meanwhile, or with what the provider gives. It runs once per connection in
 // this process, on a context of its own.
 func (r *Refresher) renew(ctx context.Context, stale *Bound, early bool) (*Bound, error) {
-	id := stale.Connection.ID
+	id := stale.ID
 	if r.ReadOnly {
 		b, err := r.adopt(ctx, stale)
 		if err == nil && !b.newerThan(stale) {
@@ -99,8 +100,12 @@ func (r *Refresher) renew(ctx context.Context, stale *Bound, early bool) (*Bound
 	if !ok {
 		return nil, scheme.ErrNotRenewable
 	}
+	old, err := stale.credential()
+	if err != nil {
+		return nil, err
+	}
 	for {
-		ro := &rotation{Refresher: r, stale: stale, early: early, in: in}
+		ro := &rotation{Refresher: r, stale: stale, old: old, early: early, in: in}
 		b, err := ro.run(ctx, renewer)
 		ro.logged(ctx, err)
 		if errors.Is(err, errOvertaken) && ctx.Err() == nil {
@@ -164,7 +169,7 @@ func (ro *rotation) grant() scheme.Grant {
 // read finds the newest credential. It returns it, bound, if it is newer than
 // the stale one: then there is nothing to do.
 func (ro *rotation) read(ctx context.Context) (*Bound, error) {
-	c, err := ro.current(ctx, ro.stale.Connection)
+	c, err := ro.current(ctx, ro.stale.ID, ro.stale.UID)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +184,7 @@ func (ro *rotation) read(ctx context.Context) (*Bound, error) {
 		}
 		intent = nil
 	}
-	if ro.cred.Version > ro.stale.Version || ro.cred.Consent != ro.stale.credential.Consent {
+	if ro.cred.Version > ro.stale.Version || ro.cred.Consent != ro.old.Consent {
 		if ro.cred.Version > c.Version && !ro.ahead {
 			ro.rollForward(ctx)
 		}
@@ -244,7 +249,7 @@ func (ro *rotation) newest(ctx context.Context) error {
 	}
 	switch {
 	case !found && ro.lease.Intent == nil && ro.row.Version == ro.stale.Version && ro.stale.kept != 0:
-		ro.cred, ro.kept = ro.stale.credential, ro.stale.kept
+		ro.cred, ro.kept = ro.old, ro.stale.kept
 	case !found:
 		return err
 	case !ro.ahead && ro.cred.Version < ro.row.Version:
@@ -258,7 +263,7 @@ func (ro *rotation) newest(ctx context.Context) error {
 
 // fellBack handles a vault that holds an older credential than it did before.
 func (ro *rotation) fellBack(ctx context.Context) error {
-	if m := ro.stale.credential; ro.stale.Version == ro.row.Version && m.Consent == ro.cred.Consent {
+	if m := ro.old; ro.stale.Version == ro.row.Version && m.Consent == ro.cred.Consent {
 		ro.Logger.Error("the vault has lost the newest credential; putting it back from memory", connectionFields(ro.row.ID)...)
 		ro.cred, ro.ahead = m, true
 		ro.keep(ro.row, m, ro.kept)
@@ -499,21 +504,21 @@ func merge(old, new map[string]string) map[string]string {
 	return out
 }
 
-// current reads the row of the connection that c is a former state of.
-func (r *Refresher) current(ctx context.Context, c Connection) (Connection, error) {
-	row, err := r.Store.Connection(ctx, c.ID)
+// current reads the row of the connection, which has to be the very one still.
+func (r *Refresher) current(ctx context.Context, id ID, uid string) (Connection, error) {
+	row, err := r.Store.Connection(ctx, id)
 	if err != nil {
-		return c, fmt.Errorf("reading connection %s: %w", c.ID, err)
+		return row, fmt.Errorf("reading connection %s: %w", id, err)
 	}
-	if row.UID != c.UID {
-		return c, fmt.Errorf("connection %s was made anew: %w", c.ID, ErrNotFound)
+	if row.UID != uid {
+		return row, fmt.Errorf("connection %s was made anew: %w", id, ErrNotFound)
 	}
 	return row, usable(&row)
 }
 
 // adopt binds what there is now.
 func (r *Refresher) adopt(ctx context.Context, stale *Bound) (*Bound, error) {
-	c, err := r.current(ctx, stale.Connection)
+	c, err := r.current(ctx, stale.ID, stale.UID)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 
 // step notes that the rotation has come to one of Steps.
 func (ro *rotation) step(name string) {
-	ro.trace(name, ro.stale.Connection.ID)
+	ro.trace(name, ro.stale.ID)
 	ro.steps = append(ro.steps, LogStep{At: time.Now(), Name: name})
 }
 

@@ -117,10 +117,19 @@ type Setup struct {
 	// all that are made through the API.
 	Trust        Trust
 	OwnCallbacks bool
+	// InMemory is how many connections are held in memory; 0: DefaultInMemory.
+	InMemory int
 
 	integrations map[string]*Integration
 	// made are those that were made through the API.
 	made atomic.Pointer[map[string]*Integration]
+}
+
+func (s *Setup) inMemory() int {
+	if s.InMemory == 0 {
+		return DefaultInMemory
+	}
+	return s.InMemory
 }
 
 // NewSetup puts a setup together.

@@ -61,12 +61,12 @@ func (r *Refresher) heard(ctx context.Context, c *Change) {
 	if b == nil {
 		return
 	}
-	switch same := b.Connection.UID == c.UID; {
+	switch same := b.UID == c.UID; {
 	case c.Removed && same, !c.Removed && (!same || c.Status != StatusActive):
 		e.drop(b)
 	case !c.Removed && c.Version > b.Version:
 		e.expect(b, c.Version)
-	case !c.Removed && c.Updated.After(b.Connection.Updated) && r.factsChanged(ctx, b):
+	case !c.Removed && momentOf(c.Updated) > b.updated && r.factsChanged(ctx, b):
 		e.drop(b)
 	}
 }
@@ -74,8 +74,12 @@ func (r *Refresher) heard(ctx context.Context, c *Change) {
 // factsChanged tells whether the store knows other things of a connection than
 // what was bound: whose it is, say, by which callers are let through.
 func (r *Refresher) factsChanged(ctx context.Context, b *Bound) bool {
-	row, err := r.Store.Connection(ctx, b.Connection.ID)
-	return err == nil && row.UID == b.Connection.UID && !sameFacts(&row, &b.Connection)
+	row, err := r.Store.Connection(ctx, b.ID)
+	if err != nil || row.UID != b.UID {
+		return false
+	}
+	was, err := b.Connection()
+	return err != nil || !sameFacts(&row, &was)
 }
 
 // hearIntegrations asks for integrations that others have made or changed. That

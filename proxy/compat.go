@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -102,36 +103,47 @@ func relative(base *url.URL, path string) string {
 var placeholder = regexp.MustCompile(`(?i)(?:\$|%24)(?:\{|%7b)([a-z0-9_.-]{1,100})(?:\}|%7d)`)
 
 // fill puts values into the placeholders of a path or query, each escaped so
-// that it stays what it is: one segment, one value. Errors: *problem.Problem.
+// that it stays what it is: one segment, one value. Errors: *problem.Problem, or
+// what keeps the connection's values from being read.
 func fill(text string, auth *connect.Bound, escape func(string) string) (string, error) {
-	var missing string
+	var (
+		missing string
+		failed  error
+	)
 	out := placeholder.ReplaceAllStringFunc(text, func(match string) string {
 		name := placeholder.FindStringSubmatch(match)[1]
-		v, ok := lookUp(name, auth)
+		v, ok, err := lookUp(name, auth)
+		failed = errors.Join(failed, err)
 		if !ok && missing == "" {
 			missing = name
 		}
 		return escape(v)
 	})
+	if failed != nil {
+		return "", failed
+	}
 	if missing != "" {
 		return "", problem.Invalid("endpoint", problem.Field{Code: "custom", Message: "The connection has no value for ${" + missing + "}", Path: []string{"path"}})
 	}
 	return out, nil
 }
 
-func lookUp(name string, auth *connect.Bound) (string, bool) {
+func lookUp(name string, auth *connect.Bound) (_ string, ok bool, _ error) {
 	switch group, field, _ := strings.Cut(name, "."); {
 	case group == "connectionConfig" || group == "connection_config":
-		v, ok := auth.Connection.Config[field]
+		c, err := auth.Connection()
+		v, ok := c.Config[field]
 		if !ok {
-			v, ok = auth.Connection.Config[catalog.SnakeName(field)]
+			v, ok = c.Config[catalog.SnakeName(field)]
 		}
-		return v, ok
+		return v, ok, err
 	case group == "metadata":
-		return auth.Connection.MetadataText(field)
+		c, err := auth.Connection()
+		v, ok := c.MetadataText(field)
+		return v, ok, err
 	case group == "credentials":
 		name = field
 	}
-	secret, ok := auth.Secret(catalog.SnakeName(name))
-	return secret.Reveal(), ok
+	secret, ok, err := auth.Secret(catalog.SnakeName(name))
+	return secret.Reveal(), ok, err
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/policy"
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
@@ -67,9 +68,12 @@ func TestS90AddressesThatCallsMayName(t *testing.T) {
 func TestPlaceholdersInACallsPath(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, bearerRequest, report)
-	g.old = g.new
-	g.old.Connection.Config = map[string]string{"sub": "a/../b c", "account_id": "7"}
-	g.old.Connection.Metadata = []byte(`{"list":"l&x=1","n":5,"o":{}}`)
+	with := func(sub string) {
+		g.old = boundTo(t, g.new.Binding, connect.Connection{
+			ID: testID, UID: "u", Config: map[string]string{"sub": sub, "account_id": "7"}, Metadata: []byte(`{"list":"l&x=1","n":5,"o":{}}`),
+		}, "new")
+	}
+	with("a/../b c")
 	const path = "/x/${connectionConfig.sub}/%24%7BconnectionConfig.accountId%7D?l=${metadata.list}&n=${metadata.n}"
 	call := func(path string) (int, string) {
 		res, body := raw(t, g.front, "GET "+path+" HTTP/1.1\nHost: keycaddy.example\nConnection: close\n\n")
@@ -88,7 +92,7 @@ func TestPlaceholdersInACallsPath(t *testing.T) {
 	if status, code := call(path); status != 400 || code != "invalid_path" {
 		t.Errorf("got %d %s", status, code)
 	}
-	g.old.Connection.Config["sub"] = "b c"
+	with("b c")
 	if status, line := call(path); status != 200 || !strings.Contains(line, "/x/b%20c/7?l=l%26x%3D1&n=5") {
 		t.Errorf("got %d %s", status, line)
 	}

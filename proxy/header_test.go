@@ -157,7 +157,8 @@ func (credentials) Renew(context.Context, *connect.Bound) (*connect.Bound, error
 	return nil, connect.ErrNotFound
 }
 func (c credentials) Whose(context.Context, connect.ID) (*connect.Connection, error) {
-	return &c.auth.Connection, nil
+	row, err := c.auth.Connection()
+	return &row, err
 }
 func (credentials) Accepted(*connect.Bound) {}
 func (credentials) Refused(*connect.Bound)  {}

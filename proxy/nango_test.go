@@ -271,7 +271,8 @@ func (b nangoBounds) Whose(ctx context.Context, id connect.ID) (*connect.Connect
 	if err != nil {
 		return nil, err
 	}
-	return &bound.Connection, nil
+	row, err := bound.Connection()
+	return &row, err
 }
 
 func (nangoBounds) Renew(context.Context, *connect.Bound) (*connect.Bound, error) {

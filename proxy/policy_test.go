@@ -62,8 +62,9 @@ func TestS98ACallerMakesTheCallsThatItMay(t *testing.T) {
 // TestS99AConnectionOutOfReachIsAsIfThereWereNone: no secret is read for it.
 func TestS99AConnectionOutOfReachIsAsIfThereWereNone(t *testing.T) {
 	t.Parallel()
-	auth := bind(t, "https://api.example", bearerRequest, "k")
-	auth.Connection.EndUser, auth.Connection.Tags = &connect.EndUser{ID: "ada"}, map[string]string{"team": "a"}
+	auth := boundTo(t, bind(t, "https://api.example", bearerRequest, "k").Binding, connect.Connection{
+		ID: testID, UID: "u", EndUser: &connect.EndUser{ID: "ada"}, Tags: map[string]string{"team": "a"},
+	}, "k")
 	setup := testSetup(t)
 	for name, c := range map[string]struct {
 		limits policy.Limits

@@ -73,7 +73,7 @@ type redactor struct {
 var redactorSeed = maphash.MakeSeed()
 
 func (r *redactors) of(auth *connect.Bound) *redact.Redactor {
-	slot := &r.slots[maphash.String(redactorSeed, auth.Connection.UID)%redactorSlots]
+	slot := &r.slots[maphash.String(redactorSeed, auth.UID)%redactorSlots]
 	if kept := slot.Load(); kept != nil && kept.auth == auth {
 		return kept.Redactor
 	}

@@ -46,7 +46,16 @@ request: `+request, "BASE", base)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &connect.Bound{Binding: b, Connection: connect.Connection{ID: testID, UID: "u"}, Version: 1}
+	return boundTo(t, b, connect.Connection{ID: testID, UID: "u"}, key)
+}
+
+func boundTo(t testing.TB, b *scheme.Binding, c connect.Connection, key string) *connect.Bound {
+	t.Helper()
+	bound, err := connect.Bind(b, c, scheme.Credential{Version: 1, Fields: map[string]scheme.Secret{"key": scheme.Secret(key)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bound
 }
 
 var testID = connect.ID{Integration: "test", Connection: "c1"}

@@ -98,10 +98,14 @@ func (a *API) foresee(r *http.Request, caller *connect.Caller, in *explainReques
 	if err != nil {
 		return err
 	}
-	out.Allowed, out.Provider, out.BaseURL, out.Version, out.Renews = true, b.Connection.Provider, b.Base.String(), uint64(b.Version), b.Renewable
+	out.Allowed, out.Provider, out.BaseURL, out.Version, out.Renews = true, b.Provider, b.Base.String(), uint64(b.Version), b.Renewable
 	out.Headers, out.Query = b.Names()
-	if !b.Connection.Expires.IsZero() {
-		out.Expires = stamp(b.Connection.Expires)
+	row, err := b.Connection()
+	if err != nil {
+		return err
+	}
+	if !row.Expires.IsZero() {
+		out.Expires = stamp(row.Expires)
 	}
 	// An address may have the credential in its path, and is then shown as the
 	// entry has it.

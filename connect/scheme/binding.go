@@ -22,21 +22,16 @@ type Binding struct {
 	Base *url.URL
 	// Renewable tells whether the credential can be renewed without its user.
 	Renewable bool
-	// Margin is how long before its end the provider wants the credential
-	// renewed; 0: it doesn't say.
-	Margin time.Duration
-
 	// Certificate is what the provider wants to see of the client when a
 	// connection to it is made; nil: nothing.
 	Certificate *tls.Certificate
 
-	expired []int            // statuses besides 401 that say so
-	signals []catalog.Signal // other answers that do
-	headers []header
-	query   []param
-	parts   []string // secrets that what is injected is made of, see Secrets
-	each    *each    // what has to be made for each request; usually nil
-	signer  signer   // signs each request; usually nil
+	provider *catalog.Provider
+	headers  []header
+	query    []param
+	parts    []string // secrets that what is injected is made of, see Secrets
+	each     *each    // what has to be made for each request; usually nil
+	signer   signer   // signs each request; usually nil
 }
 
 // Format keeps the credential out of whatever prints a Binding.
@@ -82,10 +77,7 @@ func (b base) bind(g Grant) (*Binding, error) {
 		return nil, ErrNoUpstream
 	}
 	env := b.env(g, nil)
-	out := &Binding{expired: req.ExpiredStatuses, signals: req.Expired}
-	if r := b.provider.TokenResponse; r != nil {
-		out.Margin = time.Duration(r.RefreshMarginS) * time.Second
-	}
+	out := &Binding{provider: b.provider}
 	for name, v := range req.Headers {
 		secret := CarriesCredential(v.Refs())
 		owned := secret || strings.EqualFold(name, "user-agent")
@@ -135,6 +127,15 @@ func CarriesCredential(refs []catalog.Ref) bool {
 		return r.Namespace == "cred" || r.Namespace == "token" || r.Namespace == "resp" || r.Namespace == "signed" ||
 			r.Namespace == "app" && r.Path == "client_secret"
 	})
+}
+
+// Margin is how long before its end the provider wants the credential renewed;
+// 0: it doesn't say.
+func (b *Binding) Margin() time.Duration {
+	if b.provider.TokenResponse == nil {
+		return 0
+	}
+	return time.Duration(b.provider.TokenResponse.RefreshMarginS) * time.Second
 }
 
 // Inject puts the credential on a request. It sets headers and query

@@ -29,12 +29,13 @@ func (b *Binding) Expired(res *http.Response) bool {
 		}
 		return true
 	}
-	if slices.Contains(b.expired, res.StatusCode) {
+	req := b.provider.Request
+	if slices.Contains(req.ExpiredStatuses, res.StatusCode) {
 		return true
 	}
 	var doc *document
-	for i := range b.signals {
-		s := &b.signals[i]
+	for i := range req.Expired {
+		s := &req.Expired[i]
 		if s.Status != res.StatusCode {
 			continue
 		}

@@ -93,6 +93,8 @@ func (Token) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 // stored is the credential as it is written to the vault. Its keys are a
 // format: they may be added to, never renamed.
 type stored struct {
+	_ struct{} `cbor:",toarray"` // see Compact
+
 	Format       int               `json:"v"`
 	Version      uint64            `json:"version,omitempty"`
 	Consent      string            `json:"consent,omitempty"`
@@ -121,7 +123,9 @@ type storedToken struct {
 const storedFormat = 1
 
 // Encode writes the credential, in clear, for a vault to seal.
-func (c *Credential) Encode() ([]byte, error) {
+func (c *Credential) Encode() ([]byte, error) { return json.Marshal(c.stored()) }
+
+func (c *Credential) stored() stored {
 	s := stored{
 		Format:       storedFormat,
 		Version:      c.Version,
@@ -150,7 +154,7 @@ func (c *Credential) Encode() ([]byte, error) {
 			s.Extra[k] = storedToken{t.AccessToken.Reveal(), t.RefreshToken.Reveal(), t.Expires}
 		}
 	}
-	return json.Marshal(s)
+	return s
 }
 
 // DecodeCredential reads what Encode wrote.
@@ -163,6 +167,10 @@ func DecodeCredential(data []byte) (Credential, error) {
 	if s.Format != storedFormat {
 		return Credential{}, fmt.Errorf("decoding credential: format %d, this version of keycaddy reads format %d", s.Format, storedFormat)
 	}
+	return s.credential(), nil
+}
+
+func (s *stored) credential() Credential {
 	c := Credential{
 		Version:      s.Version,
 		Consent:      s.Consent,
@@ -190,5 +198,5 @@ func DecodeCredential(data []byte) (Credential, error) {
 			c.Extra[k] = Token{Secret(t.AccessToken), Secret(t.RefreshToken), t.Expires}
 		}
 	}
-	return c, nil
+	return c
 }

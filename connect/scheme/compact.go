@@ -1,0 +1,67 @@
+package scheme
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// compact is CBOR (RFC 8949) with times to the microsecond.
+var compact = func() cbor.EncMode {
+	mode, err := cbor.EncOptions{Time: cbor.TimeUnixMicro}.EncMode()
+	if err != nil {
+		panic(err) // the options are right or wrong for good
+	}
+	return mode
+}()
+
+// Compact is the credential in a form that takes little memory, in clear, without
+// its access token. It is for this process alone: other versions of keycaddy
+// can't read it.
+func (c *Credential) Compact() ([]byte, error) {
+	s := c.stored()
+	s.AccessToken = ""
+	data, err := compact.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("packing credential: %w", err)
+	}
+	return data, nil
+}
+
+// ReadCompact reads what Compact wrote; the access token is put back.
+func ReadCompact(data []byte, accessToken Secret) (Credential, error) {
+	var s stored
+	if err := cbor.Unmarshal(data, &s); err != nil {
+		return Credential{}, fmt.Errorf("unpacking credential: not the packed format")
+	}
+	c := s.credential()
+	c.AccessToken = accessToken
+	c.Issued, c.Expires = ToMicrosecond(c.Issued), ToMicrosecond(c.Expires)
+	for name, t := range c.Extra {
+		t.Expires = ToMicrosecond(t.Expires)
+		c.Extra[name] = t
+	}
+	return c, nil
+}
+
+// ToMicrosecond is a time as it was before it was compact, in UTC: there it is a
+// number of seconds with a fraction, which is exact to the microsecond and not
+// beyond.
+func ToMicrosecond(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.Round(time.Microsecond).UTC()
+}
+
+// Shared returns a secret as a part of a header of the binding's, if there is
+// one that has it, so that it isn't held twice.
+func (b *Binding) Shared(s Secret) Secret {
+	for i := range b.headers {
+		if _, value := cutScheme(b.headers[i].value[0]); value == string(s) {
+			return Secret(value)
+		}
+	}
+	return s
+}
