@@ -59,13 +59,14 @@ func main() {
 	rounds := flag.Int("rounds", 5, "how often everything is measured")
 	each := flag.Duration("for", 2*time.Second, "how long one measurement takes")
 	connections := flag.Int("connections", 10_000, "how many connections there are, 10000 or 1000000")
+	kept := flag.String("seed", "", "the `folder` that connections are kept in for other runs; empty: they are made each time")
 	only := flag.String("only", "", "measure scenarios with this in their `name`")
 	flag.Parse()
 	pin()
 	runtime.LockOSThread() // the processes end with the thread that has started them
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	r, err := run(ctx, *caddy, *rounds, *each, *connections, *only)
+	r, err := run(ctx, *caddy, *rounds, *each, *connections, *kept, *only)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func pin() {
 }
 
 // run measures everything.
-func run(ctx context.Context, caddy string, rounds int, each time.Duration, connections int, only string) (*report, error) {
+func run(ctx context.Context, caddy string, rounds int, each time.Duration, connections int, kept, only string) (*report, error) {
 	dir, err := os.MkdirTemp("", "keycaddy-bench")
 	if err != nil {
 		return nil, err
@@ -103,8 +104,7 @@ func run(ctx context.Context, caddy string, rounds int, each time.Duration, conn
 		return nil, err
 	}
 	defer ups.stop()
-	log.Printf("making %d connections", connections)
-	if err := seed(ctx, dir, connections); err != nil {
+	if err := seed(ctx, dir, kept, connections); err != nil {
 		return nil, err
 	}
 	targets, err := startTargets(ctx, dir, caddy, ups)

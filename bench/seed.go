@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"log"
+	"os"
 	"path/filepath"
 
 	"github.com/keycaddy/keycaddy/connect"
@@ -11,12 +15,32 @@ import (
 	"github.com/keycaddy/keycaddy/vault/sealed"
 )
 
+const keyFile = "vault.key"
+
 // connectionID is the id of the nth connection; all are of one length.
 func connectionID(n int) string { return fmt.Sprintf("c%07d", n) }
 
-// seed makes the store and the vault that keycaddy starts with: so many
-// connections with a key each, and one for the upstream with TLS.
-func seed(ctx context.Context, dir string, connections int) error {
+// seed puts the store and the vault that keycaddy starts with into dir. If kept
+// isn't empty, they are taken from that folder, and made there first if it has
+// none: a million takes a quarter of an hour.
+func seed(ctx context.Context, dir, kept string, connections int) error {
+	if kept == "" {
+		log.Printf("making %d connections", connections)
+		return makeSeed(ctx, dir, connections)
+	}
+	whole := filepath.Join(kept, "whole")
+	if _, err := os.Stat(whole); errors.Is(err, fs.ErrNotExist) {
+		log.Printf("making %d connections in %s", connections, kept)
+		if err := errors.Join(os.MkdirAll(kept, 0o700), makeSeed(ctx, kept, connections), os.WriteFile(whole, nil, 0o600)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(os.CopyFS(dir, os.DirFS(kept)), os.Chmod(filepath.Join(dir, keyFile), 0o600))
+}
+
+// makeSeed makes so many connections with a key each, and one for the upstream
+// with TLS.
+func makeSeed(ctx context.Context, dir string, connections int) error {
 	store, err := sqlite.Open(filepath.Join(dir, "keycaddy.db"))
 	if err != nil {
 		return err
@@ -25,7 +49,7 @@ func seed(ctx context.Context, dir string, connections int) error {
 	if err := store.Migrate(ctx); err != nil {
 		return err
 	}
-	keys, err := sealed.OpenKeys(filepath.Join(dir, "vault.key"), true)
+	keys, err := sealed.OpenKeys(filepath.Join(dir, keyFile), true)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ var arrows = map[string][]string{
 	"caddymodule": {
 		"./caddymodule/nangodb", "./caddymodule/simulate", "./caddymodule/torture", "./catalog", "./catalog/nango", "./vault", "./vault/hashicorp", "./vault/sealed", "./connect", "./connect/api", "./connect/console", "./connect/demo", "./connect/egress", "./connect/identity",
 		"./connect/page", "./connect/policy", "./connect/postgres", "./connect/problem", "./connect/scheme", "./connect/spool", "./connect/sqlite", "./connect/webhook", "./proxy",
-		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/prometheus/client_golang", "github.com/spf13/cobra", "go.uber.org/zap", "golang.org/x/sync",
+		"github.com/caddyserver/caddy/v2", "github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/prometheus/client_golang", "github.com/spf13/cobra", "go.opentelemetry.io/otel", "go.uber.org/zap", "golang.org/x/sync",
 	},
 	"caddymodule/nangodb": {"github.com/jackc/pgx/v5"},
 	"caddymodule/simulate": {

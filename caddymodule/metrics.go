@@ -25,6 +25,7 @@ import (
 type metrics struct {
 	calls       *prometheus.CounterVec
 	inFlight    prometheus.Gauge
+	queued      prometheus.Gauge
 	replays     *prometheus.CounterVec
 	retries     *prometheus.CounterVec
 	echoes      *prometheus.CounterVec
@@ -69,6 +70,7 @@ func newMetrics() *metrics {
 	m := &metrics{
 		calls:       counter("calls_total", "Calls through the proxy, by what became of them: the provider's status by class, or the code of keycaddy's own answer.", "provider", "outcome"),
 		inFlight:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "keycaddy", Name: "calls_in_flight", Help: "Calls, streams and WebSockets that are under way."}),
+		queued:      prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "keycaddy", Name: "calls_waiting", Help: "Calls that wait for their turn, since their connection or their caller has as many under way as it may."}),
 		replays:     counter("replays_total", "Calls that were sent again because their credential had ended.", "provider"),
 		retries:     counter("retries_total", "Attempts that were made because the provider was too busy or could not be reached.", "provider"),
 		echoes:      counter("echoes_total", "Answers that had the call's credential in them.", "provider"),
@@ -122,7 +124,7 @@ type registry = *prometheus.Registry
 
 // register shows the metrics in a configuration's registry.
 func (m *metrics) register(r registry) error {
-	for _, c := range []prometheus.Collector{m.calls, m.inFlight, m.replays, m.retries, m.echoes, m.duration, m.preparation, m.deliveries, m.outbox, m.logsDropped, m.logsWaiting, m.refreshes, m.refreshTook, m.vaultTook, m.storeTook, m.unwritten} {
+	for _, c := range []prometheus.Collector{m.calls, m.inFlight, m.queued, m.replays, m.retries, m.echoes, m.duration, m.preparation, m.deliveries, m.outbox, m.logsDropped, m.logsWaiting, m.refreshes, m.refreshTook, m.vaultTook, m.storeTook, m.unwritten} {
 		var already prometheus.AlreadyRegisteredError
 		if err := r.Register(c); err != nil && !errors.As(err, &already) {
 			return fmt.Errorf("registering metrics: %w", err)

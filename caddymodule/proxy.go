@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/dustin/go-humanize"
 	"go.uber.org/zap"
@@ -76,6 +77,27 @@ type Proxy struct {
 	// they end. Up to 10000. Default: 0, any number
 	Concurrency int `json:"concurrency,omitempty"`
 
+	// The same for all calls of each caller, such as an API key. Default: 0, any
+	// number
+	CallerConcurrency int `json:"caller_concurrency,omitempty"`
+
+	// After how many attempts in a row that don't reach a provider's host it is
+	// left alone: for ten seconds calls are answered 503 at once, then one tries
+	// it. An answer of whatever status shows that it is there. Up to 10000.
+	// Default: 0, never
+	Circuit int `json:"circuit,omitempty"`
+
+	// What becomes of a stream (a WebSocket, server-sent events, gRPC) whose access
+	// token ends while it is open: `run` lets it run, `drain` ends it when nothing
+	// has come for a second, after a minute at the latest, `close` ends it at once.
+	// For its caller it ends as if the provider had ended it. Default: run
+	StreamExpiry string `json:"stream_expiry,omitempty"`
+
+	// What is changed in the headers of requests, before the credential is put on
+	// them, and of answers, as the caller gets them; as in `reverse_proxy`. Headers
+	// about the message itself, such as `Host` and `Content-Length`, stay.
+	Headers *headers.Handler `json:"headers,omitempty"`
+
 	// What Nango's proxy does and this one doesn't unless it is said here, since
 	// each is a hazard.
 	Compat Compat `json:"compat,omitzero"`
@@ -122,6 +144,23 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	if p.Concurrency < 0 || p.Concurrency > proxy.MaxConcurrency {
 		return fmt.Errorf("concurrency: %d is not between 0 and %d", p.Concurrency, proxy.MaxConcurrency)
 	}
+	if p.CallerConcurrency < 0 || p.CallerConcurrency > proxy.MaxConcurrency {
+		return fmt.Errorf("caller_concurrency: %d is not between 0 and %d", p.CallerConcurrency, proxy.MaxConcurrency)
+	}
+	if p.Circuit < 0 || p.Circuit > proxy.MaxCircuit {
+		return fmt.Errorf("circuit: %d is not between 0 and %d", p.Circuit, proxy.MaxCircuit)
+	}
+	if p.StreamExpiry == "" {
+		p.StreamExpiry = "run"
+	}
+	expiry, err := proxy.ParseExpiry(p.StreamExpiry)
+	if err != nil {
+		return fmt.Errorf("stream_expiry: %w", err)
+	}
+	up, down, err := headerOps(ctx, p.Headers)
+	if err != nil {
+		return err
+	}
 	answers, err := proxy.Passing(p.PassHeaders)
 	if err != nil {
 		return fmt.Errorf("pass_headers: %w", err)
@@ -138,21 +177,31 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("redact: %w", err)
 	}
 	p.proxy = proxy.Proxy{
-		Base:          base,
-		ReplayBuffer:  p.ReplayBuffer,
-		Paths:         proxy.Paths{EncodedSlash: p.AllowEncodedSlash},
-		Prefix:        p.StripPrefix,
-		Compat:        compat,
-		Answers:       answers,
-		Redaction:     redaction,
-		Retries:       p.Retries,
-		Concurrency:   p.Concurrency,
-		FlushInterval: time.Duration(p.FlushInterval),
-		Logger:        p.logger,
+		Base:              base,
+		ReplayBuffer:      p.ReplayBuffer,
+		Paths:             proxy.Paths{EncodedSlash: p.AllowEncodedSlash},
+		Prefix:            p.StripPrefix,
+		Compat:            compat,
+		Answers:           answers,
+		Redaction:         redaction,
+		Retries:           p.Retries,
+		Concurrency:       p.Concurrency,
+		CallerConcurrency: p.CallerConcurrency,
+		Waits:             func(n int) { p.app.run.runtime.metrics.queued.Add(float64(n)) },
+		Circuit:           p.Circuit,
+		Expiry:            expiry,
+		Up:                up,
+		Down:              down,
+		FlushInterval:     time.Duration(p.FlushInterval),
+		Logger:            p.logger,
 	}
 	p.proxy.Provision()
 	return nil
 }
+
+// answerTimeout is how long a provider may take until its answer begins, unless
+// the transport says otherwise: longer than any does that means to answer.
+const answerTimeout = 10 * time.Minute
 
 // guard makes Caddy's http transport keep to the egress policy. The guard is at
 // the dialer, which sees the addresses; transports without one can't be kept.
@@ -182,8 +231,11 @@ func guard(transport http.RoundTripper, policy egress.Policy) (http.RoundTripper
 		// it has sent the body. A provider that never says so costs a second.
 		h.Transport.ExpectContinueTimeout = time.Second
 	}
+	if h.ResponseHeaderTimeout == 0 {
+		h.Transport.ResponseHeaderTimeout = answerTimeout
+	}
 	h.Transport.DialContext = policy.Dial(h.Transport.DialContext)
-	return egress.Telling(transportOf{h}), nil
+	return traced{egress.Telling(transportOf{h})}, nil
 }
 
 // transportOf is Caddy's transport, which can be had with a client certificate.
@@ -211,8 +263,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Ha
 	defer func() {
 		counts.observe(call, began, aborted, err)
 		run.logCall(r, p.StripPrefix, call, began, aborted, err)
+		describe(r.Context(), call)
 	}()
-	call, err = p.proxy.Resolve(r, run.callers, run.setup, run.refresher)
+	call, err = p.proxy.Resolve(r, run.callers, run.setup, renewals{run.refresher})
 	if err == nil {
 		err = p.carry(w, r, call)
 	}
@@ -269,6 +322,11 @@ func placeholders(call *proxy.Call) caddy.ReplacerFunc {
 //	    redact              off|alert|redact|block
 //	    retries             <number>
 //	    concurrency         <number>
+//	    caller_concurrency  <number>
+//	    circuit             <number>
+//	    stream_expiry       run|drain|close
+//	    header_up           [+|-]<field> [<value|regexp> [<replacement>]]
+//	    header_down         [+|-]<field> [<value|regexp> [<replacement>]]
 //	    compat              base_url_override <integration> <url>...
 //	    compat              endpoint_templates
 //	    compat              caller_headers
@@ -335,6 +393,29 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			continue
 		case "concurrency":
 			if err := number(d, &p.Concurrency); err != nil {
+				return err
+			}
+			continue
+		case "caller_concurrency":
+			if err := number(d, &p.CallerConcurrency); err != nil {
+				return err
+			}
+			continue
+		case "circuit":
+			if err := number(d, &p.Circuit); err != nil {
+				return err
+			}
+			continue
+		case "stream_expiry":
+			if err := oneArg(d, &p.StreamExpiry); err != nil {
+				return err
+			}
+			if _, err := proxy.ParseExpiry(p.StreamExpiry); err != nil {
+				return d.Errf("stream_expiry: %v", err)
+			}
+			continue
+		case "header_up", "header_down":
+			if err := parseHeaderOp(d, &p.Headers); err != nil {
 				return err
 			}
 			continue

@@ -84,6 +84,12 @@ func Bind(binding *scheme.Binding, c Connection, cred scheme.Credential) (*Bound
 	return b, nil
 }
 
+// Ends is when the access token is taken to be useless, a little before the
+// provider's own time; not ok: that isn't known.
+func (b *Bound) Ends() (_ time.Time, ok bool) {
+	return time.UnixMicro(int64(b.expires)), b.expires != 0
+}
+
 // Secret returns a value of the credential by its name in the catalog, such as
 // api_key or access_token.
 func (b *Bound) Secret(name string) (_ scheme.Secret, ok bool, _ error) {

@@ -8,13 +8,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/problem"
 )
 
 const (
-	// MaxConcurrency is the highest number of calls at a time that a connection
-	// can be held to.
+	// MaxConcurrency is the highest number of calls at a time that a connection or
+	// a caller can be held to.
 	MaxConcurrency = 10_000
 	// A call waits for its turn so long, behind so many others for each that may
 	// be under way.
@@ -22,18 +21,20 @@ const (
 	waitingFactor = 10
 )
 
-// bulkheads bound how many calls a connection has under way, so that one whose
-// provider is slow doesn't take up what all others need (S127). Those beyond
-// wait in the order in which they came. Locks are shared by few connections.
-type bulkheads struct {
+// bulkheads bound how many calls a connection, or a caller, has under way, so that
+// one whose provider is slow doesn't take up what all others need (S127). Those
+// beyond wait in the order in which they came. Locks are shared by few of them.
+type bulkheads[K comparable] struct {
 	limit  int
+	whose  string    // has as many calls as it may, as the answer says
+	waits  func(int) // is told of calls that begin to wait, 1, and that end it, -1
 	seed   maphash.Seed
-	shards [64]bulkheadShard
+	shards [64]bulkheadShard[K]
 }
 
-type bulkheadShard struct {
+type bulkheadShard[K comparable] struct {
 	mu  sync.Mutex
-	ofs map[connect.ID]*bulkhead // those with calls under way
+	ofs map[K]*bulkhead // those with calls under way
 }
 
 type bulkhead struct {
@@ -41,22 +42,22 @@ type bulkhead struct {
 	waiting []chan struct{} // closed when it is its turn
 }
 
-func newBulkheads(limit int) *bulkheads {
-	b := &bulkheads{limit: limit, seed: maphash.MakeSeed()}
+func newBulkheads[K comparable](limit int, whose string, waits func(int)) *bulkheads[K] {
+	b := &bulkheads[K]{limit: limit, whose: whose, waits: waits, seed: maphash.MakeSeed()}
 	for i := range b.shards {
-		b.shards[i].ofs = make(map[connect.ID]*bulkhead)
+		b.shards[i].ofs = make(map[K]*bulkhead)
 	}
 	return b
 }
 
-func (b *bulkheads) shard(id connect.ID) *bulkheadShard {
+func (b *bulkheads[K]) shard(id K) *bulkheadShard[K] {
 	return &b.shards[maphash.Comparable(b.seed, id)%uint64(len(b.shards))]
 }
 
-// enter waits until the connection may make another call; leave has to follow if
+// enter waits until another call may be made; leave has to follow if
 // there is no error. Errors: *problem.Problem, and an *UpstreamError if the caller
 // goes away.
-func (b *bulkheads) enter(ctx context.Context, id connect.ID) error {
+func (b *bulkheads[K]) enter(ctx context.Context, id K) error {
 	s := b.shard(id)
 	s.mu.Lock()
 	own := s.ofs[id]
@@ -71,11 +72,13 @@ func (b *bulkheads) enter(ctx context.Context, id connect.ID) error {
 	}
 	if len(own.waiting) >= b.limit*waitingFactor {
 		s.mu.Unlock()
-		return crowded()
+		return b.crowded()
 	}
 	turn := make(chan struct{})
 	own.waiting = append(own.waiting, turn)
 	s.mu.Unlock()
+	b.waits(1)
+	defer b.waits(-1)
 
 	late := time.NewTimer(turnWait)
 	defer late.Stop()
@@ -86,7 +89,7 @@ func (b *bulkheads) enter(ctx context.Context, id connect.ID) error {
 	case <-ctx.Done():
 		err = &UpstreamError{Err: ctx.Err()}
 	case <-late.C:
-		err = crowded()
+		err = b.crowded()
 	}
 	s.mu.Lock()
 	i := slices.Index(own.waiting, turn)
@@ -101,7 +104,7 @@ func (b *bulkheads) enter(ctx context.Context, id connect.ID) error {
 }
 
 // leave lets the next call in.
-func (b *bulkheads) leave(id connect.ID) {
+func (b *bulkheads[K]) leave(id K) {
 	s := b.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,9 +119,9 @@ func (b *bulkheads) leave(id connect.ID) {
 	}
 }
 
-func crowded() error {
+func (b *bulkheads[K]) crowded() error {
 	return &problem.Problem{
-		Status: http.StatusTooManyRequests, Code: "too_many_calls", Message: "The connection has as many calls under way as it may.",
+		Status: http.StatusTooManyRequests, Code: "too_many_calls", Message: b.whose + " has as many calls under way as it may.",
 		Retryable: true, Action: "retry", RetryAfter: time.Second,
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 func TestS127CallsBeyondTheLimitWaitInTurnAndOtherConnectionsDoNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBulkheads(2)
+		b := newBulkheads[connect.ID](2, "The connection", func(int) {})
 		slow, other := connect.ID{Integration: "crm", Connection: "slow"}, connect.ID{Integration: "crm", Connection: "other"}
 		enter := func(id connect.ID) {
 			t.Helper()
@@ -67,7 +67,7 @@ func TestS127CallsBeyondTheLimitWaitInTurnAndOtherConnectionsDoNot(t *testing.T)
 
 func TestS127WhoeverWaitsInVainTakesNobodysTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, id := newBulkheads(1), connect.ID{Integration: "crm", Connection: "slow"}
+		b, id := newBulkheads[connect.ID](1, "The connection", func(int) {}), connect.ID{Integration: "crm", Connection: "slow"}
 		if err := b.enter(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}

@@ -135,6 +135,10 @@ func prefixed(to, from http.Header, callersFirst bool) {
 	}
 }
 
+// OfMessage tells whether a header is about the message on its way, so that no
+// configuration sets it.
+func OfMessage(name string) bool { return ofMessage(http.CanonicalHeaderKey(name)) }
+
 // ofMessage tells whether a header is about the message on its way, and no
 // caller's to set (RFC 9110 section 7.6.1, RFC 9112 section 6).
 func ofMessage(name string) bool {

@@ -111,6 +111,19 @@ type Proxy struct {
 	// Concurrency is how many calls a connection may have under way; 0: any
 	// number. Streams and WebSockets count until they end.
 	Concurrency int
+	// CallerConcurrency is the same for all calls of a caller.
+	CallerConcurrency int
+	// Waits, if not nil, is told of calls that begin to wait for their turn, 1, and
+	// that end it, -1.
+	Waits func(int)
+	// Circuit is after how many attempts in a row that don't reach a host it is
+	// left alone for a while; 0: never.
+	Circuit int
+	// Expiry is what becomes of streams whose token ends.
+	Expiry Expiry
+	// Up and Down, if not nil, change the headers of requests, before the
+	// credential is put on them, and of answers, as the caller gets them.
+	Up, Down func(context.Context, http.Header)
 	// FlushInterval is how often an answer is flushed while it is copied;
 	// below zero: after every write. Event streams and answers of unknown
 	// length are always flushed at once.
@@ -119,7 +132,9 @@ type Proxy struct {
 
 	forward   httputil.ReverseProxy
 	redactors *redactors
-	bulkheads *bulkheads // nil: calls are not held back
+	// By connection and by caller; nil: calls are not held back.
+	bulkheads *bulkheads[connect.ID]
+	callers   *bulkheads[string]
 }
 
 // Provision makes the proxy ready.
@@ -127,14 +142,24 @@ func (p *Proxy) Provision() {
 	if p.Redaction != RedactOff {
 		p.redactors = new(redactors)
 	}
+	if p.Waits == nil {
+		p.Waits = func(int) {}
+	}
 	if p.Concurrency > 0 {
-		p.bulkheads = newBulkheads(p.Concurrency)
+		p.bulkheads = newBulkheads[connect.ID](p.Concurrency, "The connection", p.Waits)
+	}
+	if p.CallerConcurrency > 0 {
+		p.callers = newBulkheads[string](p.CallerConcurrency, "The caller", p.Waits)
+	}
+	transport := &Transport{
+		Base: p.Base, ReplayBuffer: p.ReplayBuffer, CallerHeaders: p.Compat.CallerHeaders, Redaction: p.Redaction, Up: p.Up, Logger: p.Logger,
+	}
+	if p.Circuit > 0 {
+		transport.circuits = &circuits{limit: int32(p.Circuit)}
 	}
 	p.forward = httputil.ReverseProxy{
-		Rewrite: p.rewrite,
-		Transport: &Transport{
-			Base: p.Base, ReplayBuffer: p.ReplayBuffer, CallerHeaders: p.Compat.CallerHeaders, Redaction: p.Redaction, Logger: p.Logger,
-		},
+		Rewrite:        p.rewrite,
+		Transport:      transport,
 		FlushInterval:  p.FlushInterval,
 		BufferPool:     &buffers,
 		ModifyResponse: p.answered,
@@ -161,6 +186,12 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, path string, call 
 			return err
 		}
 		defer p.bulkheads.leave(call.ID)
+	}
+	if p.callers != nil { // after, since who waits for its connection takes nothing from its caller
+		if err := p.callers.enter(caller, call.Caller.Name); err != nil {
+			return err
+		}
+		defer p.callers.leave(call.Caller.Name)
 	}
 	ctx, cut := context.WithCancel(caller)
 	defer cut()
@@ -213,10 +244,16 @@ func (p *Proxy) answered(res *http.Response) error {
 		return err
 	}
 	p.redirected(call, res)
+	p.expire(call, res)
 	if err := p.redact(call, res); err != nil {
 		return err
 	}
-	p.Answers.guard(res, call.early.Header())
+	if p.Down != nil {
+		p.Answers.guard(res, res.Header)
+		p.Down(res.Request.Context(), res.Header)
+	} else {
+		p.Answers.guard(res, call.early.Header())
+	}
 	call.Status = res.StatusCode
 	if call.body != nil && res.StatusCode != http.StatusSwitchingProtocols {
 		call.body.closing(res.Request, res.Header)

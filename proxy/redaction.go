@@ -178,8 +178,10 @@ type watched struct {
 func (w *watched) Read(p []byte) (int, error) { return w.in.Read(p) }
 
 // CloseWrite tells the provider that nothing more comes.
-func (w *watched) CloseWrite() error {
-	if c, ok := w.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+func (w *watched) CloseWrite() error { return closeWrite(w.ReadWriteCloser) }
+
+func closeWrite(conn io.ReadWriteCloser) error {
+	if c, ok := conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
 	return errors.ErrUnsupported

@@ -105,14 +105,20 @@ func (r *retrying) again(ctx context.Context, req *http.Request, b body, res *ht
 // worthwhile tells whether another attempt may end in another way.
 func (r *retrying) worthwhile(res *http.Response, err error) bool {
 	if err != nil {
-		var own problem.Coder // a body that broke off, a connection that needs its user
-		return !errors.Is(err, context.Canceled) && !errors.Is(err, egress.ErrRefused) && !errors.As(err, &own)
+		return unreached(err)
 	}
 	if res.StatusCode < 400 || res.StatusCode == http.StatusUnauthorized {
 		return slices.Contains(r.on, res.StatusCode) // a 401 is for renewing, not for waiting
 	}
 	return slices.Contains(r.on, res.StatusCode) || r.facts.Limited(res.StatusCode) ||
 		r.facts != nil && r.facts.RemainingHeader != "" && res.Header.Get(r.facts.RemainingHeader) == "0"
+}
+
+// unreached tells whether an attempt has failed because of the provider or the
+// way to it.
+func unreached(err error) bool {
+	var own problem.Coder // a body that broke off, a connection that needs its user
+	return !errors.Is(err, context.Canceled) && !errors.Is(err, egress.ErrRefused) && !errors.As(err, &own)
 }
 
 // wait is how long to wait: as long as the provider asks for, or longer each

@@ -40,7 +40,13 @@ type Transport struct {
 	CallerHeaders bool
 	// Redaction, if any, is of answers, which have to be readable for it.
 	Redaction Redaction
-	Logger    *zap.Logger
+	// Up, if not nil, changes the headers of a request before the credential is
+	// put on it.
+	Up func(context.Context, http.Header)
+
+	Logger *zap.Logger
+
+	circuits *circuits // nil: hosts that can't be reached are not left alone
 
 	untried   sync.Map // connect.ID → untried
 	certified sync.Map // digest of a client certificate → http.RoundTripper
@@ -152,6 +158,10 @@ func (t *Transport) send(req *http.Request, call *Call, b body) (*http.Response,
 	if call.plain {
 		delete(out.Header, "Accept-Encoding") // then the transport asks for gzip, and undoes it
 	}
+	if t.Up != nil {
+		out.Header = out.Header.Clone() // the values are shared
+		t.Up(req.Context(), out.Header)
+	}
 	b.attach(out)
 	if err := auth.Inject(out); err != nil {
 		closeBody(out)
@@ -167,11 +177,23 @@ func (t *Transport) send(req *http.Request, call *Call, b body) (*http.Response,
 		return nil, err
 	}
 	base, err := t.base(auth)
+	if err == nil && t.circuits != nil {
+		err = t.circuits.allow(out.URL.Host, time.Now())
+	}
 	if err != nil {
 		closeBody(out)
 		return nil, err
 	}
-	return base.RoundTrip(out)
+	res, err := base.RoundTrip(out)
+	if t.circuits != nil {
+		switch {
+		case err == nil:
+			t.circuits.reached(out.URL.Host)
+		case unreached(err):
+			t.circuits.failed(out.URL.Host, time.Now())
+		}
+	}
+	return res, err
 }
 
 // base is the transport for a credential. One with a client certificate has
