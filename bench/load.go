@@ -74,7 +74,7 @@ func client(address string, s scenario, next *atomic.Int64, least int64, until t
 	}
 	defer conn.Close()
 	head := []byte("GET /proxy/" + s.path + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: identity\r\n" +
-		"Authorization: Bearer " + apiKey + "\r\nProvider-Config-Key: " + s.upstream + "\r\nConnection-Id: " + connectionID(0) + "\r\n\r\n")
+		"Authorization: Bearer " + apiKey + "\r\nProvider-Config-Key: " + s.integration + "\r\nConnection-Id: " + connectionID(0) + "\r\n\r\n")
 	id := head[len(head)-4-len(connectionID(0)) : len(head)-4]
 	in := bufio.NewReaderSize(conn, 64<<10)
 	var took []time.Duration

@@ -26,24 +26,28 @@ import (
 
 // scenario is one thing to measure.
 type scenario struct {
-	name     string
-	upstream string // the key of an upstream's address: plain, h2
-	path     string
-	clients  int
+	name        string
+	upstream    string // the key of an upstream's address: plain, tls, h2
+	integration string // of keycaddy's; the others just set a header
+	path        string
+	clients     int
 	// connections are how many of keycaddy's the calls take turns with.
 	connections int
 }
 
 func scenarios(most int) []scenario {
 	all := []scenario{
-		{"1 KiB, 1 client", "plain", "1k", 1, 1},
-		{"1 KiB, 64 clients", "plain", "1k", 64, 1},
-		{"1 KiB, 256 clients", "plain", "1k", 256, 1},
-		{"1 MiB, 64 clients", "plain", "1m", 64, 1},
-		{"1 KiB, 64 clients, TLS and HTTP/2 upstream", "h2", "1k", 64, 1},
+		{"1 KiB, 1 client", "plain", "key", "1k", 1, 1},
+		{"1 KiB, 64 clients", "plain", "key", "1k", 64, 1},
+		{"1 KiB, 256 clients", "plain", "key", "1k", 256, 1},
+		{"1 MiB, 64 clients", "plain", "key", "1m", 64, 1},
+		{"1 KiB, 64 clients, OAuth 2", "plain", "oauth", "1k", 64, 1},
+		{"1 KiB, 64 clients, AWS Signature 4", "plain", "sigv4", "1k", 64, 1},
+		{"1 KiB, 64 clients, TLS upstream", "tls", "tls", "1k", 64, 1},
+		{"1 KiB, 64 clients, TLS and HTTP/2 upstream", "h2", "h2", "1k", 64, 1},
 	}
 	for n := 10_000; n <= most; n *= 100 {
-		all = append(all, scenario{fmt.Sprintf("1 KiB, 64 clients, %d connections", n), "plain", "1k", 64, n})
+		all = append(all, scenario{fmt.Sprintf("1 KiB, 64 clients, %d connections", n), "plain", "key", "1k", 64, n})
 	}
 	return all
 }

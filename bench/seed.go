@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/keycaddy/keycaddy/connect"
 	"github.com/keycaddy/keycaddy/connect/scheme"
@@ -38,8 +39,7 @@ func seed(ctx context.Context, dir, kept string, connections int) error {
 	return errors.Join(os.CopyFS(dir, os.DirFS(kept)), os.Chmod(filepath.Join(dir, keyFile), 0o600))
 }
 
-// makeSeed makes so many connections with a key each, and one for the upstream
-// with TLS.
+// makeSeed makes so many connections with a key each, and one of each other kind.
 func makeSeed(ctx context.Context, dir string, connections int) error {
 	store, err := sqlite.Open(filepath.Join(dir, "keycaddy.db"))
 	if err != nil {
@@ -55,13 +55,13 @@ func makeSeed(ctx context.Context, dir string, connections int) error {
 	}
 	secrets := sealed.New(store, keys)
 	uid := 0
-	add := func(integration string, n int) error {
+	add := func(integration string, n int, cred scheme.Credential) error {
 		uid++
+		cred.Version = 1
 		c := connect.Connection{
 			ID:  connect.ID{Integration: integration, Connection: connectionID(n)},
 			UID: fmt.Sprintf("%032x", uid), Provider: integration, Status: connect.StatusActive, Version: 1,
 		}
-		cred := scheme.Credential{Version: 1, Fields: map[string]scheme.Secret{"key": scheme.Secret(fmt.Sprintf("upstream-%040x", n))}}
 		value, err := cred.Encode()
 		if err != nil {
 			return err
@@ -72,10 +72,19 @@ func makeSeed(ctx context.Context, dir string, connections int) error {
 		_, err = store.Create(ctx, c)
 		return err
 	}
+	key := func(n int) scheme.Credential {
+		return scheme.Credential{Fields: map[string]scheme.Secret{"key": scheme.Secret(fmt.Sprintf("upstream-%040x", n))}}
+	}
 	for n := range connections {
-		if err := add("plain", n); err != nil {
+		if err := add("key", n, key(n)); err != nil {
 			return err
 		}
 	}
-	return add("h2", 0)
+	now := time.Now()
+	return errors.Join(
+		add("tls", 0, key(0)),
+		add("h2", 0, key(0)),
+		add("oauth", 0, scheme.Credential{AccessToken: scheme.Secret(fmt.Sprintf("upstream-%040x", 0)), RefreshToken: "unused", Issued: now, Expires: now.AddDate(1, 0, 0)}),
+		add("sigv4", 0, scheme.Credential{Fields: map[string]scheme.Secret{"id": "UPSTREAM", "key": "secret"}}),
+	)
 }

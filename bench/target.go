@@ -50,13 +50,7 @@ const pooled = `keepalive_idle_conns 512
 
 // startTargets starts the proxies, each alone on the first core.
 func startTargets(ctx context.Context, dir, caddy string, ups *upstreams) ([]*target, error) {
-	entry := func(id, base string) error {
-		text := fmt.Sprintf("id: %[1]s\ndisplay_name: %[1]s\nvendor: bench\ncategories: [test]\nauth_scheme: api_key\n"+
-			"cred_fields: [{name: key, required: true, secret: true}]\ndocs: {reference: https://vendor.example/docs}\n"+
-			"request: {base_url: '%[2]s', headers: {authorization: 'Bearer {cred.key}'}}\n", id, base)
-		return os.WriteFile(filepath.Join(dir, id+".yaml"), []byte(text), 0o600)
-	}
-	if err := errors.Join(entry("plain", "http://"+ups.addr["plain"]), entry("h2", "https://"+ups.addr["h2"])); err != nil {
+	if err := writeEntries(dir, ups); err != nil {
 		return nil, err
 	}
 	trust := fmt.Sprintf("tls_trust_pool file %s", ups.cert)
@@ -67,13 +61,15 @@ func startTargets(ctx context.Context, dir, caddy string, ups *upstreams) ([]*ta
 	global := "admin off\n\tauto_https off\n\tpersist_config off\n\tlog {\n\t\tlevel ERROR\n\t}\n"
 	stock := fmt.Sprintf("{\n\t%[1]s}\n"+
 		"http://127.0.0.1:%[2]d {\n\treverse_proxy %[3]s {\n\t\theader_up Authorization \"Bearer upstream-static\"\n\t\ttransport http {\n\t\t\t%[6]s\n\t\t}\n\t}\n}\n"+
-		"http://127.0.0.1:%[4]d {\n\treverse_proxy https://%[5]s {\n\t\theader_up Authorization \"Bearer upstream-static\"\n\t\ttransport http {\n\t\t\t%[6]s\n\t\t\t%[7]s\n\t\t}\n\t}\n}\n",
-		global, ports[0], ups.addr["plain"], ports[1], ups.addr["h2"], pooled, trust)
+		"http://127.0.0.1:%[4]d {\n\treverse_proxy https://%[5]s {\n\t\theader_up Authorization \"Bearer upstream-static\"\n\t\ttransport http {\n\t\t\t%[6]s\n\t\t\t%[7]s\n\t\t}\n\t}\n}\n"+
+		"http://127.0.0.1:%[8]d {\n\treverse_proxy https://%[9]s {\n\t\theader_up Authorization \"Bearer upstream-static\"\n\t\ttransport http {\n\t\t\t%[6]s\n\t\t\t%[7]s\n\t\t}\n\t}\n}\n",
+		global, ports[0], ups.addr["plain"], ports[1], ups.addr["h2"], pooled, trust, ports[5], ups.addr["tls"])
 	site := func(port int, options string) string {
 		return fmt.Sprintf("http://127.0.0.1:%d {\n\tkeycaddy {\n\t\t%s\n\t\ttransport http {\n\t\t\t%s\n\t\t\t%s\n\t\t}\n\t}\n}\n", port, options, pooled, trust)
 	}
 	own := fmt.Sprintf("{\n\t%[1]s\tkeycaddy {\n\t\tstore sqlite %[2]s/keycaddy.db\n\t\tvault sealed %[2]s/vault.key\n\t\tapi_key %[3]s\n\t\tcatalog %[2]s\n"+
-		"\t\tegress {\n\t\t\tallow 127.0.0.0/8\n\t\t}\n\t\tintegration plain\n\t\tintegration h2\n\t}\n}\n", global, dir, apiKey) +
+		"\t\tegress {\n\t\t\tallow 127.0.0.0/8\n\t\t}\n\t\tintegration key\n\t\tintegration tls\n\t\tintegration h2\n\t\tintegration sigv4\n"+
+		"\t\tintegration oauth {\n\t\t\tclient_id bench\n\t\t\tclient_secret bench\n\t\t}\n\t}\n}\n", global, dir, apiKey) +
 		site(ports[2], "") + site(ports[3], "redact redact")
 	a, err := startCaddy(ctx, dir, caddy, "stock", stock, "GOGC=100") // as Caddy's own binary has it
 	if err != nil {
@@ -84,9 +80,9 @@ func startTargets(ctx context.Context, dir, caddy string, ups *upstreams) ([]*ta
 		return nil, err
 	}
 	all := []*target{
-		{"reverse_proxy", map[string]int{"plain": ports[0], "h2": ports[1]}, a},
-		{"keycaddy", map[string]int{"plain": ports[2], "h2": ports[2]}, b},
-		{"keycaddy, redact", map[string]int{"plain": ports[3], "h2": ports[3]}, b},
+		{"reverse_proxy", map[string]int{"plain": ports[0], "h2": ports[1], "tls": ports[5]}, a},
+		{"keycaddy", map[string]int{"plain": ports[2], "h2": ports[2], "tls": ports[2]}, b},
+		{"keycaddy, redact", map[string]int{"plain": ports[3], "h2": ports[3], "tls": ports[3]}, b},
 	}
 	if nginx, err := exec.LookPath("nginx"); err == nil {
 		n, err := startNginx(ctx, dir, nginx, ports[4], ups)
@@ -103,6 +99,28 @@ func startTargets(ctx context.Context, dir, caddy string, ups *upstreams) ([]*ta
 		}
 	}
 	return all, nil
+}
+
+// writeEntries writes keycaddy's catalog: an entry for each upstream with a key,
+// and others for the plain one.
+func writeEntries(dir string, ups *upstreams) error {
+	const head = "id: %[1]s\ndisplay_name: %[1]s\nvendor: bench\nvendor_domain: vendor.example\ncategories: [test]\ndocs: {reference: https://vendor.example/docs}\n"
+	const key = "auth_scheme: api_key\ncred_fields: [{name: key, required: true, secret: true}]\n" +
+		"request: {base_url: '%[2]s', headers: {authorization: 'Bearer {cred.key}'}}\n"
+	const oauth = "auth_scheme: oauth2_code\nauthorize: {url: 'https://vendor.example/authorize', pkce: true}\ntoken: {url: 'https://vendor.example/token'}\n" +
+		"request: {base_url: '%[2]s', headers: {authorization: 'Bearer {token.access_token}'}}\n"
+	const sigv4 = "auth_scheme: aws_sigv4\ncred_fields: [{name: id, required: true}, {name: key, required: true, secret: true}]\n" +
+		"sign_request: {kind: aws_sigv4, access_key_id: '{cred.id}', secret_access_key: '{cred.key}', region: us-east-1, service: bench, host: 'vendor.example'}\n" +
+		"request: {base_url: '%[2]s'}\n"
+	for id, e := range map[string]struct{ rest, base string }{
+		"key": {key, "http://" + ups.addr["plain"]}, "tls": {key, "https://" + ups.addr["tls"]}, "h2": {key, "https://" + ups.addr["h2"]},
+		"oauth": {oauth, "http://" + ups.addr["plain"]}, "sigv4": {sigv4, "http://" + ups.addr["plain"]},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, id+".yaml"), fmt.Appendf(nil, head+e.rest, id, e.base), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dying processes end when this one does, however that is.

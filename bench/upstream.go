@@ -21,7 +21,8 @@ import (
 	"time"
 )
 
-// upstreams are a provider's servers: plain HTTP/1.1, and HTTP/2 over TLS.
+// upstreams are a provider's servers: plain HTTP/1.1, the same over TLS, and
+// HTTP/2 over TLS.
 type upstreams struct {
 	cmd  *exec.Cmd
 	addr map[string]string
@@ -44,9 +45,10 @@ func startUpstreams(ctx context.Context, dir string) (*upstreams, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the upstream: %w", err)
 	}
-	plain, h2, _ := strings.Cut(strings.TrimSpace(line), " ")
-	// A name, since catalog entries have one.
-	u.addr["plain"], u.addr["h2"] = strings.Replace(plain, "127.0.0.1", "localhost", 1), strings.Replace(h2, "127.0.0.1", "localhost", 1)
+	addrs := strings.Fields(line)
+	for i, name := range []string{"plain", "tls", "h2"} { // under a name, since catalog entries have one
+		u.addr[name] = strings.Replace(addrs[i], "127.0.0.1", "localhost", 1)
+	}
 	return u, nil
 }
 
@@ -62,7 +64,8 @@ func serveUpstream(dir string) error {
 	bodies["1k"] = bodies["1k"][:1<<10]
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := bodies[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]]
-		if body == nil || !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer upstream-") {
+		auth := r.Header.Get("Authorization")
+		if body == nil || !strings.HasPrefix(auth, "Bearer upstream-") && !strings.HasPrefix(auth, "AWS4-HMAC-SHA256 Credential=UPSTREAM/") {
 			http.Error(w, "no such thing, or no credential", http.StatusBadRequest)
 			return
 		}
@@ -78,17 +81,22 @@ func serveUpstream(dir string) error {
 	if err != nil {
 		return err
 	}
+	h2, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
 	cert, err := certificate(filepath.Join(dir, "cert.pem"))
 	if err != nil {
 		return err
 	}
-	fmt.Println(plain.Addr(), secure.Addr())
-	ended := make(chan error, 2)
+	fmt.Println(plain.Addr(), secure.Addr(), h2.Addr())
+	ended := make(chan error, 3)
 	go func() { ended <- (&http.Server{Handler: handler}).Serve(plain) }()
-	go func() {
-		s := &http.Server{Handler: handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
-		ended <- s.ServeTLS(secure, "", "")
-	}()
+	for l, protocol := range map[net.Listener]func(*http.Protocols, bool){secure: (*http.Protocols).SetHTTP1, h2: (*http.Protocols).SetHTTP2} {
+		s := &http.Server{Handler: handler, Protocols: new(http.Protocols), TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
+		protocol(s.Protocols, true)
+		go func() { ended <- s.ServeTLS(l, "", "") }()
+	}
 	return <-ended
 }
 

@@ -29,7 +29,7 @@ const causeMissing = "credential_missing"
 
 // Bound is one version of a connection's credential, ready for use.
 type Bound struct {
-	*scheme.Binding
+	scheme.Binding
 	// ID, UID and Provider are those of the connection.
 	ID            ID
 	UID, Provider string
@@ -66,7 +66,7 @@ func momentOf(t time.Time) moment {
 // Bind puts what is known of a connection together with its compiled credential.
 func Bind(binding *scheme.Binding, c Connection, cred scheme.Credential) (*Bound, error) {
 	b := &Bound{
-		Binding: binding, ID: c.ID, UID: c.UID, Provider: c.Provider, Version: cred.Version,
+		Binding: *binding, ID: c.ID, UID: c.UID, Provider: c.Provider, Version: cred.Version,
 		updated: momentOf(c.Updated), token: binding.Shared(cred.AccessToken),
 	}
 	if c.EndUser != nil {

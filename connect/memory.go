@@ -45,8 +45,8 @@ func (m *memory) add(e *entry, limit int) {
 	}
 }
 
-// letGo takes no lock of the entry's: a flight that lands at this moment adds the
-// entry after it has bound it.
+// letGo takes no lock of the entry's, whose holder may be waiting for memory's.
+// What has just been bound may go with it, and is read again.
 func (e *entry) letGo() {
 	e.kept = false
 	e.bound.Store(nil)

@@ -398,9 +398,6 @@ func (r *Refresher) start(ctx context.Context, id ID, e *entry, stale *Bound, ea
 // land ends a flight: what it brought is published before anyone can start
 // another one.
 func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
-	if f.err == nil {
-		defer func() { r.memory.add(e, f.setup.inMemory()) }() // when e is unlocked
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f.outdated = f.outdated || f.err == nil && f.bound.Version < f.atLeast
@@ -410,6 +407,7 @@ func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
 		if f.setup == r.setup.Load() && !f.outdated {
 			e.calls.reopen()
 			e.bound.Store(f.bound)
+			r.memory.add(e, f.setup.inMemory())
 		}
 		if past := e.past; past != nil {
 			past.failures, past.retryAt, past.lastErr = 0, time.Time{}, nil

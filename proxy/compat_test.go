@@ -69,7 +69,7 @@ func TestPlaceholdersInACallsPath(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, bearerRequest, report)
 	with := func(sub string) {
-		g.old = boundTo(t, g.new.Binding, connect.Connection{
+		g.old = boundTo(t, &g.new.Binding, connect.Connection{
 			ID: testID, UID: "u", Config: map[string]string{"sub": sub, "account_id": "7"}, Metadata: []byte(`{"list":"l&x=1","n":5,"o":{}}`),
 		}, "new")
 	}

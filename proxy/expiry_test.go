@@ -64,7 +64,7 @@ func TestStreamsWhoseTokenEnds(t *testing.T) {
 			t.Parallel()
 			g := newRig(t, bearerRequest, events)
 			g.proxy.Expiry = how
-			g.old = ending(t, g.old.Binding, after)
+			g.old = ending(t, &g.old.Binding, after)
 			began := time.Now()
 			res, err := g.front.Client().Do(g.get("/"))
 			if err != nil {
@@ -112,7 +112,7 @@ func TestOnlyStreamsEndWithTheirToken(t *testing.T) {
 		_, _ = io.Copy(conn, buf)
 	})
 	g.proxy.Expiry = ExpiryClose
-	g.old = ending(t, g.old.Binding, after)
+	g.old = ending(t, &g.old.Binding, after)
 	req := g.get("/")
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "echo")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -140,6 +141,39 @@ func TestQueryIsUnchanged(t *testing.T) {
 	_, body := raw(t, g.front, "GET /x?a;b=%zz&key=1&k%65y=2&c HTTP/1.1\nHost: a\nConnection: close\n\n")
 	if want := "GET /x?a;b=%zz&c&key=old host="; !strings.HasPrefix(body, want) {
 		t.Errorf("the provider saw %q", body)
+	}
+}
+
+// Headers that ReverseProxy has nothing to do with don't go through it; what
+// arrives is the same (S85, S86, S87).
+func TestS85HeadersArriveAlikeWithAndWithoutHopByHopOnes(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, `{base_url: 'BASE', headers: {x-api-key: '{cred.key}', authorization: 'Bearer {cred.key}', x-version: '7', user-agent: 'keycaddy'}}`, report)
+	plain := newRig(t, bearerRequest, report) // whose provider says nothing of User-Agent
+	all := []string{
+		"User-Agent: x", "Accept: a", "Accept: b", "Cookie: a=b", "Authorization: Bearer mine", "authorization: Basic eA==", "X_Api_Key: shadow", "X-Api-Key: shadow",
+		"Connection-Id: c1", "Provider-Config-Key: test", "Nango-Proxy-X-B: c", "nango-proxy-accept: z", "Nango-Proxy-Authorization: mine", "Nango-Proxy-Connection: close",
+		"Forwarded: for=1", "X-Forwarded-For: 1", "Via: 1.1 a", "Proxy-Authorization: x", "X-HTTP-Method-Override: DELETE", "Retries: 0", "Accept-Encoding: br", "X-Version: 8", "Range: bytes=0-1", "Expect: x",
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		var headers strings.Builder
+		for _, h := range all {
+			if random.IntN(3) == 0 {
+				headers.WriteString(h + "\n")
+			}
+		}
+		for i, g := range []*rig{g, plain} {
+			head := "GET /x HTTP/1.1\nHost: a\n" + headers.String()
+			_, short := raw(t, g.front, head+"\n")
+			_, long := raw(t, g.front, head+"Connection: keep-alive\n\n")
+			if short != long {
+				t.Fatalf("of\n%swithout hop-by-hop headers:\n%swith one:\n%s", head, short, long)
+			}
+			if strings.Contains(short, "mine") || strings.Contains(short, "go-http-client") || strings.Contains(short, "nango") || strings.Contains(short, "forwarded") || i == 0 && strings.Contains(short, "shadow") {
+				t.Fatalf("of\n%sarrived\n%s", head, short)
+			}
+		}
 	}
 }
 

@@ -62,7 +62,7 @@ func TestS98ACallerMakesTheCallsThatItMay(t *testing.T) {
 // TestS99AConnectionOutOfReachIsAsIfThereWereNone: no secret is read for it.
 func TestS99AConnectionOutOfReachIsAsIfThereWereNone(t *testing.T) {
 	t.Parallel()
-	auth := boundTo(t, bind(t, "https://api.example", bearerRequest, "k").Binding, connect.Connection{
+	auth := boundTo(t, &bind(t, "https://api.example", bearerRequest, "k").Binding, connect.Connection{
 		ID: testID, UID: "u", EndUser: &connect.EndUser{ID: "ada"}, Tags: map[string]string{"team": "a"},
 	}, "k")
 	setup := testSetup(t)

@@ -102,6 +102,15 @@ func (b base) bind(g Grant) (*Binding, error) {
 		}
 		query = nil
 	}
+	if len(out.headers) == 1 { // one allocation for both, as there may be a million
+		one := &struct {
+			header [1]header
+			value  [1]string
+		}{value: [1]string{out.headers[0].value[0]}}
+		one.header[0] = out.headers[0]
+		one.header[0].value = one.value[:]
+		out.headers = one.header[:]
+	}
 	values, err := query.FormPresent(env)
 	if err != nil {
 		return nil, fmt.Errorf("query of provider %s: %w", b.provider.ID, err)
