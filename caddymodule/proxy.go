@@ -386,23 +386,9 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.Errf("redact: %v", err)
 			}
 			continue
-		case "retries":
-			if err := number(d, &p.Retries); err != nil {
-				return err
-			}
-			continue
-		case "concurrency":
-			if err := number(d, &p.Concurrency); err != nil {
-				return err
-			}
-			continue
-		case "caller_concurrency":
-			if err := number(d, &p.CallerConcurrency); err != nil {
-				return err
-			}
-			continue
-		case "circuit":
-			if err := number(d, &p.Circuit); err != nil {
+		case "retries", "concurrency", "caller_concurrency", "circuit":
+			to := map[string]*int{"retries": &p.Retries, "concurrency": &p.Concurrency, "caller_concurrency": &p.CallerConcurrency, "circuit": &p.Circuit}
+			if err := number(d, to[d.Val()]); err != nil {
 				return err
 			}
 			continue

@@ -26,20 +26,20 @@ import (
 	"github.com/keycaddy/keycaddy/connect/egress"
 )
 
-// A caller that asks before it sends a body waits for the provider a second, if
-// the operator doesn't say otherwise.
-func TestProvidersHaveASecondToTakeABody(t *testing.T) {
-	for set, want := range map[caddy.Duration]time.Duration{0: time.Second, caddy.Duration(time.Minute): time.Minute} {
+// A caller that asks before it sends a body waits for the provider a second, and
+// all for the answer's begin ten minutes, if the operator doesn't say otherwise.
+func TestProvidersHaveASecondToTakeABodyAndTenMinutesToAnswer(t *testing.T) {
+	for set, want := range map[caddy.Duration][2]time.Duration{0: {time.Second, 10 * time.Minute}, caddy.Duration(time.Hour): {time.Hour, time.Hour}} {
 		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 		defer cancel()
-		h := &reverseproxy.HTTPTransport{ExpectContinueTimeout: set}
+		h := &reverseproxy.HTTPTransport{ExpectContinueTimeout: set, ResponseHeaderTimeout: set}
 		if err := h.Provision(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := guard(h, egress.Policy{}); err != nil {
 			t.Fatal(err)
 		}
-		if got := h.Transport.ExpectContinueTimeout; got != want {
+		if got := [2]time.Duration{h.Transport.ExpectContinueTimeout, h.Transport.ResponseHeaderTimeout}; got != want {
 			t.Errorf("set to %v: %v", time.Duration(set), got)
 		}
 	}

@@ -104,16 +104,7 @@ func TestFlatWithIdleSockets(t *testing.T) {
 		defer func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &have) }()
 	}
 	u, c, _ := startOwn(t, demo.Options{}, "keycaddy")
-	const key, accept = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" // RFC 6455 section 1.3
-	u.API["/ws"] = func(w http.ResponseWriter, r *http.Request) {
-		conn, buf, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", accept)
-		_, _ = io.Copy(conn, buf)
-	}
+	u.API["/ws"] = echoSocket
 	all := make([]net.Conn, *sockets)
 	open := func(i int) error {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(c.URL, "http://"))
@@ -121,12 +112,16 @@ func TestFlatWithIdleSockets(t *testing.T) {
 			return err
 		}
 		all[i] = conn
-		if _, err := io.WriteString(conn, strings.ReplaceAll("GET /proxy/ws HTTP/1.1\n"+named+"Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: "+key+"\nSec-WebSocket-Version: 13\n\n", "\n", "\r\n")); err != nil {
+		if _, err := io.WriteString(conn, strings.ReplaceAll(handshake, "\n", "\r\n")); err != nil {
 			return err
 		}
-		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		in := bufio.NewReader(conn)
+		res, err := http.ReadResponse(in, nil)
 		if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 			return fmt.Errorf("socket %d: %v %v", i, res, err)
+		}
+		if line, err := in.ReadString('\n'); line != "hello\n" {
+			return fmt.Errorf("socket %d: %q %v", i, line, err)
 		}
 		return nil
 	}

@@ -85,26 +85,34 @@ func testEvents(t *testing.T, u *upstream, c *caddy) {
 	}
 }
 
+// The handshake of RFC 6455 section 1.3.
+const (
+	handshake    = "GET /proxy/ws HTTP/1.1\n" + named + "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\n\n"
+	socketAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+)
+
+// echoSocket says hello, and then whatever it hears.
+func echoSocket(w http.ResponseWriter, r *http.Request) {
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\nhello\n", socketAccept)
+	_, _ = io.Copy(conn, buf)
+}
+
 // testUpgrade proves that a switched connection is the provider's own, even
 // when the credential had to be renewed before.
 func testUpgrade(t *testing.T, u *upstream, c *caddy, revoke bool) {
-	const key, accept = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" // RFC 6455 section 1.3
-	u.API["/ws"] = func(w http.ResponseWriter, r *http.Request) {
-		conn, buf, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\nhello\n", accept)
-		_, _ = io.Copy(conn, buf)
-	}
+	u.API["/ws"] = echoSocket
 	if revoke && u.RevokeAccess("") == 0 {
 		t.Fatal("there was no token to revoke")
 	}
 	w := dial(t, c)
-	w.send(t, "GET /proxy/ws HTTP/1.1\n"+named+"Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: "+key+"\nSec-WebSocket-Version: 13\n\n")
+	w.send(t, handshake)
 	res, _ := w.answer(t)
-	if res.StatusCode != 101 || res.Header.Get("Sec-Websocket-Accept") != accept {
+	if res.StatusCode != 101 || res.Header.Get("Sec-Websocket-Accept") != socketAccept {
 		t.Fatalf("got %d %v", res.StatusCode, res.Header)
 	}
 	if line, err := w.in.ReadString('\n'); line != "hello\n" {
