@@ -23,7 +23,7 @@ func connectionID(n int) string { return fmt.Sprintf("c%07d", n) }
 
 // seed puts the store and the vault that keycaddy starts with into dir. If kept
 // isn't empty, they are taken from that folder, and made there first if it has
-// none: a million takes a quarter of an hour.
+// none: a million takes minutes, and on a slow disk half an hour.
 func seed(ctx context.Context, dir, kept string, connections int) error {
 	if kept == "" {
 		log.Printf("making %d connections", connections)
@@ -32,7 +32,13 @@ func seed(ctx context.Context, dir, kept string, connections int) error {
 	whole := filepath.Join(kept, "whole")
 	if _, err := os.Stat(whole); errors.Is(err, fs.ErrNotExist) {
 		log.Printf("making %d connections in %s", connections, kept)
-		if err := errors.Join(os.MkdirAll(kept, 0o700), makeSeed(ctx, kept, connections), os.WriteFile(whole, nil, 0o600)); err != nil {
+		if err := os.MkdirAll(kept, 0o700); err != nil {
+			return err
+		}
+		if err := makeSeed(ctx, kept, connections); err != nil {
+			return err
+		}
+		if err := os.WriteFile(whole, nil, 0o600); err != nil {
 			return err
 		}
 	}

@@ -150,6 +150,27 @@ func (r *Refresher) fetch(ctx context.Context, c Connection) (*Bound, error) {
 	return r.bind(c, cred, kept)
 }
 
+// current reads the row of the connection, which has to be the very one still.
+func (r *Refresher) current(ctx context.Context, id ID, uid string) (Connection, error) {
+	row, err := r.Store.Connection(ctx, id)
+	if err != nil {
+		return row, fmt.Errorf("reading connection %s: %w", id, err)
+	}
+	if row.UID != uid {
+		return row, fmt.Errorf("connection %s was made anew: %w", id, ErrNotFound)
+	}
+	return row, usable(&row)
+}
+
+// adopt binds what there is now.
+func (r *Refresher) adopt(ctx context.Context, stale *Bound) (*Bound, error) {
+	c, err := r.current(ctx, stale.ID, stale.UID)
+	if err != nil {
+		return nil, err
+	}
+	return r.fetch(ctx, c)
+}
+
 // secret reads the connection's credential from the vault. If it is gone, that
 // is recorded: only its user can bring another.
 func (r *Refresher) secret(ctx context.Context, c Connection) (scheme.Credential, vault.Version, error) {

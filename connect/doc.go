@@ -7,5 +7,6 @@
 // what must be remembered, apart from secrets, which rest in a vault.
 //
 // The package may import catalog, vault, connect/scheme, zap, a library of CBOR
-// and the standard library. Stores, pages and the API are in packages below it, which import it.
+// and the standard library. Stores, pages and the API are in packages below it,
+// which import it.
 package connect

@@ -21,14 +21,6 @@ type packedForm struct {
 	Credential cbor.RawMessage
 }
 
-var packing = func() cbor.EncMode {
-	mode, err := cbor.EncOptions{Time: cbor.TimeUnixMicro}.EncMode()
-	if err != nil {
-		panic(err) // the options are right or wrong for good
-	}
-	return mode
-}()
-
 // pack leaves out of the row what a Bound has of its own.
 func pack(c Connection, cred *scheme.Credential) (packed, error) {
 	rest, err := cred.Compact()
@@ -36,7 +28,7 @@ func pack(c Connection, cred *scheme.Credential) (packed, error) {
 		return nil, err
 	}
 	c.ID, c.UID, c.Provider, c.Status = ID{}, "", "", ""
-	p, err := packing.Marshal(packedForm{Row: c, Credential: rest})
+	p, err := scheme.Packing.Marshal(packedForm{Row: c, Credential: rest})
 	if err != nil {
 		return nil, fmt.Errorf("packing connection: %w", err)
 	}

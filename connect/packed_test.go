@@ -12,12 +12,13 @@ import (
 
 // fill gives every exported field of a value one of its own, so that whatever is
 // added to it later is looked at too.
-func fill(v reflect.Value, n *int) {
+func fill(t *testing.T, v reflect.Value, n *int) {
+	t.Helper()
 	*n++
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
-		fill(v.Elem(), n)
+		fill(t, v.Elem(), n)
 	case reflect.Struct:
 		if v.Type() == reflect.TypeFor[time.Time]() {
 			v.Set(reflect.ValueOf(time.UnixMicro(1796130471_619358 + int64(*n)).UTC()))
@@ -25,13 +26,13 @@ func fill(v reflect.Value, n *int) {
 		}
 		for i := range v.NumField() {
 			if v.Type().Field(i).IsExported() {
-				fill(v.Field(i), n)
+				fill(t, v.Field(i), n)
 			}
 		}
 	case reflect.Map:
 		v.Set(reflect.MakeMap(v.Type()))
 		elem := reflect.New(v.Type().Elem()).Elem()
-		fill(elem, n)
+		fill(t, elem, n)
 		v.SetMapIndex(reflect.ValueOf(fmt.Sprint("key", *n)).Convert(v.Type().Key()), elem)
 	case reflect.Slice:
 		if v.Type().Elem().Kind() == reflect.Uint8 {
@@ -39,8 +40,8 @@ func fill(v reflect.Value, n *int) {
 			return
 		}
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
-		fill(v.Index(0), n)
-		fill(v.Index(1), n)
+		fill(t, v.Index(0), n)
+		fill(t, v.Index(1), n)
 	case reflect.String:
 		v.SetString(fmt.Sprint("text", *n))
 	case reflect.Bool:
@@ -50,7 +51,7 @@ func fill(v reflect.Value, n *int) {
 	case reflect.Uint64:
 		v.SetUint(uint64(*n))
 	default:
-		panic("no value for a " + v.Kind().String())
+		t.Fatalf("no value for a %s", v.Kind())
 	}
 }
 
@@ -60,8 +61,8 @@ func TestWhatIsPackedComesOutWhole(t *testing.T) {
 		cred scheme.Credential
 		n    int
 	)
-	fill(reflect.ValueOf(&c).Elem(), &n)
-	fill(reflect.ValueOf(&cred).Elem(), &n)
+	fill(t, reflect.ValueOf(&c).Elem(), &n)
+	fill(t, reflect.ValueOf(&cred).Elem(), &n)
 	c.Status = StatusActive // as nothing else is bound
 	for name, of := range map[string]struct {
 		c    Connection

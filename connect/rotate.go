@@ -504,27 +504,6 @@ func merge(old, new map[string]string) map[string]string {
 	return out
 }
 
-// current reads the row of the connection, which has to be the very one still.
-func (r *Refresher) current(ctx context.Context, id ID, uid string) (Connection, error) {
-	row, err := r.Store.Connection(ctx, id)
-	if err != nil {
-		return row, fmt.Errorf("reading connection %s: %w", id, err)
-	}
-	if row.UID != uid {
-		return row, fmt.Errorf("connection %s was made anew: %w", id, ErrNotFound)
-	}
-	return row, usable(&row)
-}
-
-// adopt binds what there is now.
-func (r *Refresher) adopt(ctx context.Context, stale *Bound) (*Bound, error) {
-	c, err := r.current(ctx, stale.ID, stale.UID)
-	if err != nil {
-		return nil, err
-	}
-	return r.fetch(ctx, c)
-}
-
 func connectionFields(id ID, more ...zap.Field) []zap.Field {
 	return append([]zap.Field{zap.String("integration", id.Integration), zap.String("connection", id.Connection)}, more...)
 }

@@ -66,7 +66,7 @@ func (c *caddy) returns(to use) {
 	})
 }
 
-// Each of n is done by one of 32 workers; what fails first is the error.
+// spread has each of n done by one of 32 workers; what fails first is the error.
 func spread(n int, do func(i int) error) error {
 	var (
 		next    atomic.Int64

@@ -33,6 +33,7 @@ func TestS125TracesShowAttemptsAndRenewals(t *testing.T) {
 			var err error
 			if body, err = gzip.NewReader(r.Body); err != nil {
 				t.Error(err)
+				return
 			}
 		}
 		data, err := io.ReadAll(body)

@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,13 +34,7 @@ const (
 var expiryNames = []string{"run", "drain", "close"}
 
 // ParseExpiry reads run, drain or close.
-func ParseExpiry(s string) (Expiry, error) {
-	i := slices.Index(expiryNames, s)
-	if i < 0 {
-		return ExpiryRun, fmt.Errorf("%q is none of %s", s, strings.Join(expiryNames, ", "))
-	}
-	return Expiry(i), nil
-}
+func ParseExpiry(s string) (Expiry, error) { return parseName[Expiry](expiryNames, s) }
 
 // streaming tells whether an answer is a stream that may be open for long.
 func streaming(res *http.Response) bool {

@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -38,12 +39,16 @@ var redactionNames = []string{"off", "alert", "redact", "block"}
 
 // ParseRedaction reads off, alert, redact or block.
 func ParseRedaction(s string) (Redaction, error) {
-	for i, name := range redactionNames {
-		if s == name {
-			return Redaction(i), nil
-		}
+	return parseName[Redaction](redactionNames, s)
+}
+
+// parseName reads one of the names; the first stands for what doesn't exist, too.
+func parseName[T ~uint8](names []string, s string) (T, error) {
+	i := slices.Index(names, s)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is none of %s", s, strings.Join(names, ", "))
 	}
-	return RedactOff, fmt.Errorf("%q is none of %s", s, strings.Join(redactionNames, ", "))
+	return T(i), nil
 }
 
 // readable makes a request one whose answer can be looked into. What a transport

@@ -7,8 +7,9 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// compact is CBOR (RFC 8949) with times to the microsecond.
-var compact = func() cbor.EncMode {
+// Packing is CBOR (RFC 8949) with times to the microsecond: what is held in memory
+// is packed in it.
+var Packing = func() cbor.EncMode {
 	mode, err := cbor.EncOptions{Time: cbor.TimeUnixMicro}.EncMode()
 	if err != nil {
 		panic(err) // the options are right or wrong for good
@@ -22,7 +23,7 @@ var compact = func() cbor.EncMode {
 func (c *Credential) Compact() ([]byte, error) {
 	s := c.stored()
 	s.AccessToken = ""
-	data, err := compact.Marshal(s)
+	data, err := Packing.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("packing credential: %w", err)
 	}
@@ -58,10 +59,8 @@ func ToMicrosecond(t time.Time) time.Time {
 // Shared returns a secret as a part of a header of the binding's, if there is
 // one that has it, so that it isn't held twice.
 func (b *Binding) Shared(s Secret) Secret {
-	for i := range b.headers {
-		if _, value := cutScheme(b.headers[i].value[0]); value == string(s) {
-			return Secret(value)
-		}
+	if value, ok := b.carried(string(s)); ok {
+		return Secret(value)
 	}
 	return s
 }

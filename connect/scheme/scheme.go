@@ -4,7 +4,7 @@
 // puts it on a request.
 //
 // A new scheme is a new file here and a line in For. It may import catalog,
-// the standard library and the libraries of its trade (golang.org/x/oauth2).
+// the standard library and the libraries of its trade (golang.org/x/oauth2, CBOR).
 // It knows nothing of stores, vaults, sessions or pages.
 package scheme
 

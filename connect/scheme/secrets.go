@@ -45,11 +45,21 @@ func cutScheme(v string) (scheme, value string) {
 	return "", v
 }
 
+// carried finds the header that has a value, and returns the value as it is there.
+func (b *Binding) carried(v string) (_ string, ok bool) {
+	for i := range b.headers {
+		if _, value := cutScheme(b.headers[i].value[0]); value == v {
+			return value, true
+		}
+	}
+	return "", false
+}
+
 // parts are the grant's secrets, but for those that the binding has anyway.
 func (b base) parts(g Grant, in *Binding) []string {
 	var out []string
 	add := func(v string) {
-		if v != "" && !slices.ContainsFunc(in.headers, func(h header) bool { _, value := cutScheme(h.value[0]); return value == v }) {
+		if _, ok := in.carried(v); v != "" && !ok {
 			out = append(out, v)
 		}
 	}
