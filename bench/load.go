@@ -7,87 +7,109 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// measurement is what one target did in one go.
+// measurement is what one target did in one round.
 type measurement struct {
-	perSecond float64
-	cpu       time.Duration // of the proxy, for each call
-	p50, p99  time.Duration
-	memory    int // of the process, in bytes
+	elapsed, cpu time.Duration // cpu is the proxy's
+	took         []time.Duration
+	memory       int // of the process, in bytes
+}
+
+func (m *measurement) add(more measurement) {
+	m.elapsed += more.elapsed
+	m.cpu += more.cpu
+	m.took = append(m.took, more.took...)
+	m.memory = more.memory
 }
 
 // ticksPerSecond is what Linux counts processor time in (USER_HZ).
 const ticksPerSecond = 100
 
+// load is a scenario's clients, all of one target.
+type load struct {
+	target   *target
+	scenario scenario
+	clients  []*client
+	next     atomic.Int64 // which of the connections is called next
+}
+
+// client sends one call after another over one connection.
+type client struct {
+	net.Conn
+	in       *bufio.Reader
+	head, id []byte // id is a part of head
+}
+
+func newLoad(t *target, s scenario) (*load, error) {
+	l := &load{target: t, scenario: s}
+	address := t.address(s)
+	for range s.clients {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			l.close()
+			return nil, err
+		}
+		head := []byte("GET /proxy/" + s.path + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: identity\r\n" +
+			"Authorization: Bearer " + apiKey + "\r\nProvider-Config-Key: " + s.integration + "\r\nConnection-Id: " + connectionID(0) + "\r\n\r\n")
+		l.clients = append(l.clients, &client{conn, bufio.NewReaderSize(conn, 64<<10), head, head[len(head)-4-len(connectionID(0)) : len(head)-4]})
+	}
+	return l, nil
+}
+
+func (l *load) close() {
+	for _, c := range l.clients {
+		c.Close()
+	}
+}
+
 // measure lets the clients call for so long, and until at least so many calls
-// were made.
-func measure(t *target, s scenario, during time.Duration, least int) (measurement, error) {
-	before, _, err := t.used()
+// were made since the load began.
+func (l *load) measure(during time.Duration, least int64) (measurement, error) {
+	before, _, err := l.target.used()
 	if err != nil {
 		return measurement{}, err
 	}
 	var (
-		next    atomic.Int64
 		mu      sync.Mutex
-		all     []time.Duration
+		m       measurement
 		failure error
 		clients sync.WaitGroup
 	)
 	began := time.Now()
 	until := began.Add(during)
-	for range s.clients {
+	for _, c := range l.clients {
 		clients.Go(func() {
-			took, err := client(t.address(s), s, &next, int64(least), until)
+			took, err := l.call(c, until, least)
 			mu.Lock()
 			defer mu.Unlock()
-			all = append(all, took...)
+			m.took = append(m.took, took...)
 			failure = errors.Join(failure, err)
 		})
 	}
 	clients.Wait()
-	elapsed := time.Since(began)
-	after, memory, err := t.used()
-	if err = errors.Join(failure, err); err != nil {
-		return measurement{}, err
-	}
-	slices.Sort(all)
-	return measurement{
-		perSecond: float64(len(all)) / elapsed.Seconds(),
-		cpu:       time.Duration(after-before) * time.Second / ticksPerSecond / time.Duration(len(all)),
-		p50:       all[len(all)/2],
-		p99:       all[len(all)*99/100],
-		memory:    memory,
-	}, nil
+	m.elapsed = time.Since(began)
+	after, memory, err := l.target.used()
+	m.cpu, m.memory = time.Duration(after-before)*time.Second/ticksPerSecond, memory
+	return m, errors.Join(failure, err)
 }
 
-// client sends one call after another over one connection.
-func client(address string, s scenario, next *atomic.Int64, least int64, until time.Time) ([]time.Duration, error) {
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	head := []byte("GET /proxy/" + s.path + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: identity\r\n" +
-		"Authorization: Bearer " + apiKey + "\r\nProvider-Config-Key: " + s.integration + "\r\nConnection-Id: " + connectionID(0) + "\r\n\r\n")
-	id := head[len(head)-4-len(connectionID(0)) : len(head)-4]
-	in := bufio.NewReaderSize(conn, 64<<10)
+func (l *load) call(c *client, until time.Time, least int64) ([]time.Duration, error) {
 	var took []time.Duration
 	for {
 		began := time.Now()
-		if began.After(until) && next.Load() >= least {
+		if began.After(until) && l.next.Load() >= least {
 			return took, nil
 		}
-		copy(id, connectionID(int(next.Add(1))%s.connections))
-		if _, err := conn.Write(head); err != nil {
+		copy(c.id, connectionID(int(l.next.Add(1))%l.scenario.connections))
+		if _, err := c.Write(c.head); err != nil {
 			return took, err
 		}
-		if err := answer(in); err != nil {
+		if err := answer(c.in); err != nil {
 			return took, err
 		}
 		took = append(took, time.Since(began))

@@ -24,6 +24,10 @@ import (
 	"time"
 )
 
+// turn is how long one proxy is measured before it is another's turn: the speed
+// of a machine that is shared changes within seconds.
+const turn = 500 * time.Millisecond
+
 // scenario is one thing to measure.
 type scenario struct {
 	name        string
@@ -59,6 +63,7 @@ func main() {
 		log.Fatal(serveUpstream(os.Args[2]))
 	}
 	caddy := flag.String("caddy", "bin/caddy", "the `binary` to measure")
+	stock := flag.String("stock", ".cache/stock", "Caddy's own `binary`, without keycaddy")
 	out := flag.String("o", "", "the `file` to write the results to")
 	rounds := flag.Int("rounds", 5, "how often everything is measured")
 	each := flag.Duration("for", 2*time.Second, "how long one measurement takes")
@@ -70,7 +75,7 @@ func main() {
 	runtime.LockOSThread() // the processes end with the thread that has started them
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	r, err := run(ctx, *caddy, *rounds, *each, *connections, *kept, *only)
+	r, err := run(ctx, *caddy, *stock, *rounds, *each, *connections, *kept, *only)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -97,7 +102,7 @@ func pin() {
 }
 
 // run measures everything.
-func run(ctx context.Context, caddy string, rounds int, each time.Duration, connections int, kept, only string) (*report, error) {
+func run(ctx context.Context, caddy, stock string, rounds int, each time.Duration, connections int, kept, only string) (*report, error) {
 	dir, err := os.MkdirTemp("", "keycaddy-bench")
 	if err != nil {
 		return nil, err
@@ -111,7 +116,7 @@ func run(ctx context.Context, caddy string, rounds int, each time.Duration, conn
 	if err := seed(ctx, dir, kept, connections); err != nil {
 		return nil, err
 	}
-	targets, err := startTargets(ctx, dir, caddy, ups)
+	targets, err := startTargets(ctx, dir, caddy, stock, ups)
 	if err != nil {
 		return nil, err
 	}
@@ -126,30 +131,49 @@ func run(ctx context.Context, caddy string, rounds int, each time.Duration, conn
 			continue
 		}
 		log.Print(s.name)
-		for _, t := range targets {
-			if t.address(s) != "" {
-				// Every connection is read from store and vault on its first call.
-				if _, err := measure(t, s, 300*time.Millisecond, s.connections); err != nil {
-					return nil, fmt.Errorf("%s, %s: %w", t.name, s.name, err)
-				}
-			}
-		}
-		for round := range rounds {
-			for i := range targets {
-				t := targets[(i+round)%len(targets)] // another one is first each time
-				if t.address(s) == "" {
-					continue
-				}
-				m, err := measure(t, s, each, 0)
-				if err != nil {
-					return nil, fmt.Errorf("%s, %s: %w", t.name, s.name, err)
-				}
-				r.add(s.name, t.name, round, m)
-			}
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
+		if err := r.compare(ctx, s, targets); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	return r, nil
+}
+
+// compare measures all targets in a scenario.
+func (r *report) compare(ctx context.Context, s scenario, targets []*target) error {
+	var loads []*load
+	for _, t := range targets {
+		if t.address(s) == "" {
+			continue
+		}
+		l, err := newLoad(t, s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+		defer l.close()
+		// Every connection is read from store and vault on its first call.
+		if _, err := l.measure(300*time.Millisecond, int64(s.connections)); err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+		loads = append(loads, l)
+	}
+	for round := range r.rounds {
+		got := make([]measurement, len(loads))
+		for n := range int(max(r.each/turn, 1)) {
+			for i := range loads {
+				i = (i + round + n) % len(loads) // another one is first each time
+				m, err := loads[i].measure(min(r.each, turn), 0)
+				if err != nil {
+					return fmt.Errorf("%s: %w", loads[i].target.name, err)
+				}
+				got[i].add(m)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		for i, m := range got {
+			r.add(s.name, loads[i].target.name, m)
+		}
+	}
+	return nil
 }

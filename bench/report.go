@@ -29,7 +29,8 @@ func newReport(rounds int, each time.Duration, caddy string) *report {
 	return &report{rounds: rounds, each: each, caddy: caddy, loadBegan: firstLine("/proc/loadavg"), targets: map[string][]string{}, got: map[[2]string][]measurement{}}
 }
 
-func (r *report) add(scenario, target string, _ int, m measurement) {
+func (r *report) add(scenario, target string, m measurement) {
+	slices.Sort(m.took)
 	if !slices.Contains(r.scenarios, scenario) {
 		r.scenarios = append(r.scenarios, scenario)
 	}
@@ -68,10 +69,10 @@ func (r *report) median(scenario, target string, of func(measurement) float64) f
 	return spreadOf(values).median
 }
 
-func perSecond(m measurement) float64 { return m.perSecond }
-func cpu(m measurement) float64       { return float64(m.cpu) / 1e3 }
-func p50(m measurement) float64       { return float64(m.p50) / 1e3 }
-func p99(m measurement) float64       { return float64(m.p99) / 1e3 }
+func perSecond(m measurement) float64 { return float64(len(m.took)) / m.elapsed.Seconds() }
+func cpu(m measurement) float64       { return float64(m.cpu) / 1e3 / float64(len(m.took)) }
+func p50(m measurement) float64       { return float64(m.took[len(m.took)/2]) / 1e3 }
+func p99(m measurement) float64       { return float64(m.took[len(m.took)*99/100]) / 1e3 }
 func memory(m measurement) float64    { return float64(m.memory) / (1 << 20) }
 
 func (r *report) table(w io.Writer) {
@@ -98,11 +99,11 @@ Made by `+"`./xcaddy.sh bench`"+`; what is compared, and how, is in the comment 
 - Commit: %s
 - Machine: %s, %d cores, Linux %s, %s
 - Load average before: %s; after: %s
-- %d rounds of %v each, in turns; medians, and in brackets the least and the most of a round. Ratios are to `+"`reverse_proxy`"+` in the same round. MiB is the whole process, with all connections that were called so far in memory.
+- %d rounds of %v each, in which all take turns every %v; medians, and in brackets the least and the most of a round. Ratios are to `+"`reverse_proxy`"+` in the same round. MiB is the whole process, with all connections that were called so far in memory.
 - Where other work shares the cores, calls/s and p99 follow it; CPU a call depends on it least.
 
 `, output("git", "describe", "--always", "--dirty"), cpuModel(), cores(), firstLine("/proc/sys/kernel/osrelease"), runtime.Version(),
-		r.loadBegan, firstLine("/proc/loadavg"), r.rounds, r.each)
+		r.loadBegan, firstLine("/proc/loadavg"), r.rounds, r.each, turn)
 	r.table(&b)
 	return b.String()
 }

@@ -49,7 +49,7 @@ const pooled = `keepalive_idle_conns 512
 			keepalive_idle_conns_per_host 512`
 
 // startTargets starts the proxies, each alone on the first core.
-func startTargets(ctx context.Context, dir, caddy string, ups *upstreams) ([]*target, error) {
+func startTargets(ctx context.Context, dir, caddy, stock string, ups *upstreams) ([]*target, error) {
 	if err := writeEntries(dir, ups); err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func startTargets(ctx context.Context, dir, caddy string, ups *upstreams) ([]*ta
 		return nil, err
 	}
 	global := "admin off\n\tauto_https off\n\tpersist_config off\n\tlog {\n\t\tlevel ERROR\n\t}\n"
-	stock := fmt.Sprintf("{\n\t%[1]s}\n"+
+	plain := fmt.Sprintf("{\n\t%[1]s}\n"+
 		"http://127.0.0.1:%[2]d {\n\treverse_proxy %[3]s {\n\t\theader_up Authorization \"Bearer upstream-static\"\n\t\ttransport http {\n\t\t\t%[6]s\n\t\t}\n\t}\n}\n"+
 		"http://127.0.0.1:%[4]d {\n\treverse_proxy https://%[5]s {\n\t\theader_up Authorization \"Bearer upstream-static\"\n\t\ttransport http {\n\t\t\t%[6]s\n\t\t\t%[7]s\n\t\t}\n\t}\n}\n"+
 		"http://127.0.0.1:%[8]d {\n\treverse_proxy https://%[9]s {\n\t\theader_up Authorization \"Bearer upstream-static\"\n\t\ttransport http {\n\t\t\t%[6]s\n\t\t\t%[7]s\n\t\t}\n\t}\n}\n",
@@ -71,7 +71,7 @@ func startTargets(ctx context.Context, dir, caddy string, ups *upstreams) ([]*ta
 		"\t\tegress {\n\t\t\tallow 127.0.0.0/8\n\t\t}\n\t\tintegration key\n\t\tintegration tls\n\t\tintegration h2\n\t\tintegration sigv4\n"+
 		"\t\tintegration oauth {\n\t\t\tclient_id bench\n\t\t\tclient_secret bench\n\t\t}\n\t}\n}\n", global, dir, apiKey) +
 		site(ports[2], "") + site(ports[3], "redact redact")
-	a, err := startCaddy(ctx, dir, caddy, "stock", stock, "GOGC=100") // as Caddy's own binary has it
+	a, err := startCaddy(ctx, dir, stock, "stock", plain)
 	if err != nil {
 		return nil, err
 	}
@@ -136,13 +136,13 @@ func alone(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func startCaddy(ctx context.Context, dir, caddy, name, config string, env ...string) (*exec.Cmd, error) {
+func startCaddy(ctx context.Context, dir, caddy, name, config string) (*exec.Cmd, error) {
 	file := filepath.Join(dir, name+".Caddyfile")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
 	cmd := alone(ctx, caddy, "run", "--adapter", "caddyfile", "--config", file)
-	cmd.Env = append(append(os.Environ(), "GOMAXPROCS=1", "HOME="+dir), env...)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "HOME="+dir)
 	cmd.Stderr = os.Stderr
 	return cmd, cmd.Start()
 }
