@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"connect/spool":       {"github.com/gofrs/flock"},
 	"connect/policy":      {},
 	"connect/scheme":      {"./catalog", "./connect/egress", "golang.org/x/oauth2", "github.com/fxamacker/cbor/v2", "github.com/go-jose/go-jose/v4", "github.com/aws/aws-sdk-go-v2"},
-	"connect":             {"./catalog", "./vault", "./connect/policy", "./connect/scheme", "./connect/spool", "github.com/fxamacker/cbor/v2", "go.uber.org/zap", "github.com/google/uuid"},
+	"connect":             {"./catalog", "./vault", "./connect/policy", "./connect/scheme", "./connect/spool", "github.com/fxamacker/cbor/v2", "go.uber.org/zap", "github.com/google/uuid", "github.com/puzpuzpuz/xsync/v4"},
 	"connect/identity":    {"./connect", "./connect/policy", "github.com/MicahParks/keyfunc/v3", "github.com/golang-jwt/jwt/v5", "golang.org/x/time"},
 	"connect/problem":     {"./vault", "./connect", "./connect/egress", "./connect/policy", "./connect/scheme"},
 	"connect/sqlite":      {"./vault", "./connect", "modernc.org/sqlite"},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"time"
 
 	"go.uber.org/zap"
@@ -67,15 +66,18 @@ func momentOf(t time.Time) moment {
 func Bind(binding *scheme.Binding, c Connection, cred scheme.Credential) (*Bound, error) {
 	b := &Bound{
 		Binding: *binding, ID: c.ID, UID: c.UID, Provider: c.Provider, Version: cred.Version,
-		updated: momentOf(c.Updated), token: binding.Shared(cred.AccessToken),
+		updated: momentOf(c.Updated),
 	}
 	if c.EndUser != nil {
 		b.User = c.EndUser.ID
 	}
-	var err error
-	if b.packed, err = pack(c, &cred); err != nil {
+	rest, err := pack(c, &cred)
+	if err != nil {
 		return nil, fmt.Errorf("connection %s: %w", c.ID, err)
 	}
+	b.packed = packed(rest)
+	join(append(b.Texts(), &b.UID, &b.User, (*string)(&b.packed))...)
+	b.token = b.Shared(cred.AccessToken)
 	if end := cred.Expires; !end.IsZero() && binding.Renewable {
 		life := end.Sub(cred.Issued)
 		b.expires = momentOf(end.Add(-min(maxSkew, life/10)))
@@ -237,14 +239,11 @@ func (r *Refresher) share(in *Integration, c *Connection, binding *scheme.Bindin
 	if c.Provider == in.Provider.ID {
 		c.Provider = in.Provider.ID
 	}
-	if binding.Base == nil {
-		return
+	last, _ := r.common.Load(in.Key)
+	with, _ := last.(*scheme.Common)
+	if now := binding.Share(with); now != with {
+		r.common.Store(in.Key, now)
 	}
-	if last, ok := r.bases.Load(in.Key); ok && *last.(*url.URL) == *binding.Base {
-		binding.Base = last.(*url.URL)
-		return
-	}
-	r.bases.Store(in.Key, binding.Base)
 }
 
 // Credential returns the connection's credential itself, for apps that fetch

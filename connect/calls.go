@@ -105,8 +105,8 @@ func (l *calls) cutBy(c *Caller) {
 
 // EndCaller cuts off the calls of a caller whose key was revoked.
 func (r *Refresher) EndCaller(c *Caller) {
-	r.entries.Range(func(_, v any) bool {
-		v.(*entry).calls.cutBy(c)
+	r.entries.all().Range(func(_ ID, e *entry) bool {
+		e.calls.cutBy(c)
 		return true
 	})
 }

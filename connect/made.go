@@ -205,8 +205,7 @@ func (r *Refresher) putIntegrations(s *Setup) {
 	if r.setup.Load() != s {
 		return
 	}
-	r.entries.Range(func(k, v any) bool {
-		id, e := k.(ID), v.(*entry)
+	r.entries.all().Range(func(id ID, e *entry) bool {
 		before, after := was[id.Integration], now[id.Integration]
 		if before == after {
 			return true

@@ -162,11 +162,12 @@ func TestMemoryIsBounded(t *testing.T) {
 	calls.Wait()
 }
 
-// BenchmarkHeld measures the memory that a connection takes once it was used.
+// BenchmarkHeld measures the memory that a connection takes once it was used,
+// and how long one core is busy with it in each collection of garbage.
 // It needs no database: go test ./connect -run '^$' -bench Held -benchtime 1000000x
 func BenchmarkHeld(b *testing.B) {
 	r := manyRefresher(b, "https://api.vendor.example")
-	before := heapInUse()
+	bytes, objects := heapInUse()
 	b.ResetTimer()
 	for i := range b.N {
 		if _, err := r.Current(b.Context(), nth("eu", i)); err != nil {
@@ -174,14 +175,20 @@ func BenchmarkHeld(b *testing.B) {
 		}
 	}
 	b.StopTimer()
-	b.ReportMetric(float64(heapInUse()-before)/float64(b.N), "B/connection")
+	bytesAfter, objectsAfter := heapInUse()
+	b.ReportMetric(float64(bytesAfter-bytes)/float64(b.N), "B/connection")
+	b.ReportMetric(float64(objectsAfter-objects)/float64(b.N), "objects/connection")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	began := time.Now()
+	runtime.GC()
+	b.ReportMetric(float64(time.Since(began))/float64(b.N), "gc-ns/connection")
 	runtime.KeepAlive(r)
 }
 
-func heapInUse() uint64 {
+func heapInUse() (bytes, objects uint64) {
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+	return m.HeapAlloc, m.HeapObjects
 }

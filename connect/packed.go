@@ -2,6 +2,7 @@ package connect
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -13,7 +14,7 @@ import (
 // and the rest of its credential, in CBOR (RFC 8949). There may be a million, and
 // each as it is used elsewhere would take three times as much. Times are exact to
 // the microsecond, as stores have them.
-type packed []byte
+type packed string
 
 type packedForm struct {
 	_          struct{} `cbor:",toarray"`
@@ -22,7 +23,7 @@ type packedForm struct {
 }
 
 // pack leaves out of the row what a Bound has of its own.
-func pack(c Connection, cred *scheme.Credential) (packed, error) {
+func pack(c Connection, cred *scheme.Credential) ([]byte, error) {
 	rest, err := cred.Compact()
 	if err != nil {
 		return nil, err
@@ -35,9 +36,22 @@ func pack(c Connection, cred *scheme.Credential) (packed, error) {
 	return p, nil
 }
 
+// join puts strings that are held together into one, since garbage collection
+// looks at each.
+func join(texts ...*string) {
+	var all strings.Builder
+	for _, t := range texts {
+		all.WriteString(*t)
+	}
+	rest := strings.Clone(all.String()) // without the room that was left
+	for _, t := range texts {
+		*t, rest = rest[:len(*t)], rest[len(*t):]
+	}
+}
+
 func (b *Bound) unpack() (packedForm, error) {
 	var f packedForm
-	if err := cbor.Unmarshal(b.packed, &f); err != nil {
+	if err := cbor.Unmarshal([]byte(b.packed), &f); err != nil {
 		return f, fmt.Errorf("unpacking connection %s: not the packed format", b.ID)
 	}
 	return f, nil

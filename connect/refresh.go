@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/puzpuzpuz/xsync/v4"
 	"go.uber.org/zap"
 
 	"github.com/keycaddy/keycaddy/connect/scheme"
@@ -66,9 +67,9 @@ type Refresher struct {
 	Observe func(provider, outcome string, took time.Duration)
 
 	setup   atomic.Pointer[Setup]
-	entries sync.Map // ID → *entry
+	entries entries
 	flights sync.Map // *flight → nothing: those under way
-	bases   sync.Map // integration's key → *url.URL: the base that was bound last
+	common  sync.Map // integration's key → *scheme.Common: of what was bound last
 	memory  memory
 
 	handover handover
@@ -99,6 +100,18 @@ type entry struct {
 	past   *setbacks // nil: none, as with nearly all of them
 }
 
+// entries are what the process knows of all connections. sync.Map would need three
+// allocations for each and not one, and garbage collection looks at every one.
+type entries struct {
+	once sync.Once
+	byID *xsync.Map[ID, *entry]
+}
+
+func (e *entries) all() *xsync.Map[ID, *entry] {
+	e.once.Do(func() { e.byID = xsync.NewMap[ID, *entry]() })
+	return e.byID
+}
+
 type flight struct {
 	setup *Setup
 	// outdated: the connection was changed since the flight began, so that what
@@ -115,9 +128,8 @@ type flight struct {
 func (r *Refresher) Configure(s *Setup) {
 	r.attach(s)
 	r.setup.Store(s)
-	r.bases.Clear()
-	r.entries.Range(func(_, v any) bool {
-		e := v.(*entry)
+	r.common.Clear()
+	r.entries.all().Range(func(_ ID, e *entry) bool {
 		e.mu.Lock() // a flight that lands now has seen the new setup, or we see what it brought
 		e.bound.Store(nil)
 		e.mu.Unlock()
@@ -128,17 +140,17 @@ func (r *Refresher) Configure(s *Setup) {
 // Forget drops what is held of a connection, so that its next use asks the
 // store. It is called when the connection was changed.
 func (r *Refresher) Forget(id ID) {
-	if e, ok := r.entries.Load(id); ok {
-		e.(*entry).drop(nil)
+	if e, ok := r.entries.all().Load(id); ok {
+		e.drop(nil)
 	}
 }
 
 // End is Forget for a connection that was removed or disabled: its calls that
 // are under way are cut off.
 func (r *Refresher) End(id ID, uid string) {
-	if e, ok := r.entries.Load(id); ok {
-		e.(*entry).drop(nil)
-		e.(*entry).calls.cut(uid)
+	if e, ok := r.entries.all().Load(id); ok {
+		e.drop(nil)
+		e.calls.cut(uid)
 	}
 }
 
@@ -242,8 +254,8 @@ func (r *Refresher) Current(ctx context.Context, id ID) (*Bound, error) {
 // again after each change of it. No secret is read. Errors: ErrNotFound, or what
 // kept the store from answering.
 func (r *Refresher) Whose(ctx context.Context, id ID) (*Connection, error) {
-	if e, ok := r.entries.Load(id); ok {
-		if c := e.(*entry).owner.Load(); c != nil {
+	if e, ok := r.entries.all().Load(id); ok {
+		if c := e.owner.Load(); c != nil {
 			return c, nil
 		}
 	}
@@ -325,11 +337,11 @@ func (r *Refresher) Accepted(b *Bound) {
 }
 
 func (r *Refresher) entry(id ID) *entry {
-	if e, ok := r.entries.Load(id); ok {
-		return e.(*entry)
+	if e, ok := r.entries.all().Load(id); ok {
+		return e
 	}
-	e, _ := r.entries.LoadOrStore(id, new(entry))
-	return e.(*entry)
+	e, _ := r.entries.all().LoadOrStore(id, new(entry))
+	return e
 }
 
 // join starts the connection's flight, or joins the one under way, and waits
@@ -418,7 +430,12 @@ func (r *Refresher) land(id ID, e *entry, f *flight, renewal bool) {
 		if b := e.bound.Swap(nil); b != nil {
 			defer e.calls.cut(b.UID) // when those that wait have their answer
 		}
-		r.entries.CompareAndDelete(id, e)
+		r.entries.all().Compute(id, func(now *entry, _ bool) (*entry, xsync.ComputeOp) {
+			if now == e {
+				return nil, xsync.DeleteOp
+			}
+			return now, xsync.CancelOp
+		})
 	case errors.Is(f.err, errMadeWay):
 	case renewal:
 		past := e.setbacks()

@@ -48,11 +48,10 @@ func (r *Refresher) watch(ctx context.Context) {
 
 // heard drops what is held of a connection if the change is news.
 func (r *Refresher) heard(ctx context.Context, c *Change) {
-	v, ok := r.entries.Load(c.ID)
+	e, ok := r.entries.all().Load(c.ID)
 	if !ok {
 		return
 	}
-	e := v.(*entry)
 	e.owner.Store(nil)
 	if c.Removed || c.Status != StatusActive {
 		e.calls.cut(c.UID)

@@ -71,6 +71,7 @@ func resolve(ctx context.Context, caller *connect.Caller, id connect.ID, setup *
 	if err != nil {
 		return nil, err
 	}
+	id.Integration = in.Key // with a connection in memory the key is held, and not the request's copy of it
 	if !caller.Rules.Named(id.Integration, id.Connection) {
 		return nil, connect.ErrNotFound
 	}

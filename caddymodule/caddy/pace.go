@@ -8,7 +8,7 @@ import (
 )
 
 // headroom is how much garbage may gather, in bytes, before it is collected,
-// unless more than that is alive. Calls leave a few kilobytes each; without it a
+// unless twice what is alive is more. Calls leave a few kilobytes each; without it a
 // process that holds little would collect them every few hundred calls.
 const headroom = 128 << 20
 
@@ -35,10 +35,11 @@ type cycle struct{ percent *int }
 
 // percentFor is how much garbage may gather, in percent of what is alive, in
 // steps, since each change stops the world for a moment. (Four times as much is
-// where less frequent collections stop to be worth their memory.)
+// where less frequent collections stop to be worth their memory. A million
+// connections are two thirds of a gigabyte to look through each time.)
 func percentFor(alive uint64) int {
 	const step = 25
-	return int(min(max(headroom*100/max(alive, 1)/step*step, 100), 400))
+	return int(min(max(headroom*100/max(alive, 1)/step*step, 200), 400))
 }
 
 // alive is how many bytes the last collection has found to be in use.

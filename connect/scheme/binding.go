@@ -27,19 +27,23 @@ type Binding struct {
 	Certificate *tls.Certificate
 
 	provider *catalog.Provider
-	headers  []header
-	query    []param
-	parts    []string // secrets that what is injected is made of, see Secrets
-	each     *each    // what has to be made for each request; usually nil
-	signer   signer   // signs each request; usually nil
+	headers  []header // may be those of other connections too, see Share
+	// The headers' values. The first is held here, since most entries have but
+	// one, there may be a million bindings, and each allocation counts.
+	first [1]string
+	rest  []string
+
+	query  []param
+	parts  []string // secrets that what is injected is made of, see Secrets
+	each   *each    // what has to be made for each request; usually nil
+	signer signer   // signs each request; usually nil
 }
 
 // Format keeps the credential out of whatever prints a Binding.
 func (Binding) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 type header struct {
-	name  string   // canonical
-	value []string // shared by all requests: never appended to, never changed
+	name string // canonical
 	// owned headers carry the credential: whatever the caller sent under the
 	// name gives way. The others are defaults that the caller may set.
 	owned bool
@@ -92,7 +96,12 @@ func (b base) bind(g Grant) (*Binding, error) {
 		if err != nil {
 			return nil, fmt.Errorf("provider %s: %w", b.provider.ID, err)
 		}
-		out.headers = append(out.headers, header{http.CanonicalHeaderKey(name), []string{value}, owned, secret})
+		if len(out.headers) == 0 {
+			out.first[0] = value
+		} else {
+			out.rest = append(out.rest, value)
+		}
+		out.headers = append(out.headers, header{http.CanonicalHeaderKey(name), owned, secret})
 	}
 	query := req.Query
 	if query.PerRequest() {
@@ -101,15 +110,6 @@ func (b base) bind(g Grant) (*Binding, error) {
 			out.query = append(out.query, param{name: p.Name})
 		}
 		query = nil
-	}
-	if len(out.headers) == 1 { // one allocation for both, as there may be a million
-		one := &struct {
-			header [1]header
-			value  [1]string
-		}{value: [1]string{out.headers[0].value[0]}}
-		one.header[0] = out.headers[0]
-		one.header[0].value = one.value[:]
-		out.headers = one.header[:]
 	}
 	values, err := query.FormPresent(env)
 	if err != nil {
@@ -147,6 +147,15 @@ func (b *Binding) Margin() time.Duration {
 	return time.Duration(b.provider.TokenResponse.RefreshMarginS) * time.Second
 }
 
+// value is the i-th header's. It is shared by all requests: never appended to,
+// never changed.
+func (b *Binding) value(i int) []string {
+	if i == 0 {
+		return b.first[:]
+	}
+	return b.rest[i-1 : i : i]
+}
+
 // Inject puts the credential on a request. It sets headers and query
 // parameters, and never where the request goes. What the caller sent in their
 // place is gone (S86).
@@ -158,7 +167,7 @@ func (b *Binding) Inject(r *http.Request) error {
 				continue
 			}
 		}
-		r.Header[h.name] = h.value
+		r.Header[h.name] = b.value(i)
 	}
 	if len(b.query) > 0 {
 		r.URL.RawQuery = b.addQuery(r.URL.RawQuery)

@@ -2,6 +2,8 @@ package scheme
 
 import (
 	"fmt"
+	"net/url"
+	"slices"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -56,11 +58,55 @@ func ToMicrosecond(t time.Time) time.Time {
 	return t.Round(time.Microsecond).UTC()
 }
 
-// Shared returns a secret as a part of a header of the binding's, if there is
-// one that has it, so that it isn't held twice.
+// Shared returns a secret as the binding has it, if it does, so that it isn't held
+// twice.
 func (b *Binding) Shared(s Secret) Secret {
 	if value, ok := b.carried(string(s)); ok {
 		return Secret(value)
 	}
+	if i := slices.Index(b.parts, string(s)); i >= 0 {
+		return Secret(b.parts[i])
+	}
 	return s
+}
+
+// Texts are the binding's strings that are of its connection alone, to be put
+// into one with others.
+func (b *Binding) Texts() []*string {
+	var texts []*string
+	for i := range b.headers {
+		if b.headers[i].secret {
+			texts = append(texts, &b.value(i)[0])
+		}
+	}
+	for i := range b.query {
+		texts = append(texts, &b.query[i].escaped)
+	}
+	for i := range b.parts {
+		texts = append(texts, &b.parts[i])
+	}
+	return texts
+}
+
+// Common is what bindings of one integration have in common, mostly.
+type Common struct {
+	base    *url.URL
+	headers []header
+}
+
+// Share lets the binding hold what it has in common with another, and not copies of
+// that. It returns what the next one may share.
+func (b *Binding) Share(with *Common) *Common {
+	sameBase := b.Base != nil && with != nil && with.base != nil && *b.Base == *with.base
+	if sameBase {
+		b.Base = with.base
+	}
+	sameHeaders := with != nil && slices.Equal(b.headers, with.headers)
+	if sameHeaders {
+		b.headers = with.headers
+	}
+	if sameBase && sameHeaders {
+		return with
+	}
+	return &Common{b.Base, b.headers}
 }

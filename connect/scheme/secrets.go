@@ -22,7 +22,7 @@ func (b *Binding) Secrets() []string {
 		if !h.secret {
 			continue
 		}
-		scheme, value := cutScheme(h.value[0])
+		scheme, value := cutScheme(b.value(i)[0])
 		add(value)
 		if strings.EqualFold(scheme, "Basic") {
 			if pair, err := base64.StdEncoding.DecodeString(value); err == nil {
@@ -48,7 +48,7 @@ func cutScheme(v string) (scheme, value string) {
 // carried finds the header that has a value, and returns the value as it is there.
 func (b *Binding) carried(v string) (_ string, ok bool) {
 	for i := range b.headers {
-		if _, value := cutScheme(b.headers[i].value[0]); value == v {
+		if _, value := cutScheme(b.value(i)[0]); value == v {
 			return value, true
 		}
 	}
