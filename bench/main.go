@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -140,20 +141,19 @@ func run(ctx context.Context, caddy, stock string, rounds int, each time.Duratio
 
 // compare measures all targets in a scenario.
 func (r *report) compare(ctx context.Context, s scenario, targets []*target) error {
+	targets = slices.DeleteFunc(slices.Clone(targets), func(t *target) bool { return t.address(s) == "" })
+	for _, t := range targets {
+		if err := warm(t, s); err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+	}
 	var loads []*load
 	for _, t := range targets {
-		if t.address(s) == "" {
-			continue
-		}
 		l, err := newLoad(t, s)
 		if err != nil {
 			return fmt.Errorf("%s: %w", t.name, err)
 		}
 		defer l.close()
-		// Every connection is read from store and vault on its first call.
-		if _, err := l.measure(300*time.Millisecond, int64(s.connections)); err != nil {
-			return fmt.Errorf("%s: %w", t.name, err)
-		}
 		loads = append(loads, l)
 	}
 	for round := range r.rounds {
@@ -176,4 +176,19 @@ func (r *report) compare(ctx context.Context, s scenario, targets []*target) err
 		}
 	}
 	return nil
+}
+
+// warm makes the first calls, in which connections are read from store and vault.
+func warm(t *target, s scenario) error {
+	l, err := newLoad(t, s)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	least := 0
+	if t.connected {
+		least = s.connections
+	}
+	_, err = l.measure(300*time.Millisecond, int64(least))
+	return err
 }

@@ -21,6 +21,8 @@ type target struct {
 	name  string
 	ports map[string]int // by upstream
 	cmd   *exec.Cmd
+	// connected: it has connections, which weren't called before.
+	connected bool
 }
 
 // address is where the target takes a scenario's calls; empty: it doesn't.
@@ -80,16 +82,16 @@ func startTargets(ctx context.Context, dir, caddy, stock string, ups *upstreams)
 		return nil, err
 	}
 	all := []*target{
-		{"reverse_proxy", map[string]int{"plain": ports[0], "h2": ports[1], "tls": ports[5]}, a},
-		{"keycaddy", map[string]int{"plain": ports[2], "h2": ports[2], "tls": ports[2]}, b},
-		{"keycaddy, redact", map[string]int{"plain": ports[3], "h2": ports[3], "tls": ports[3]}, b},
+		{"reverse_proxy", map[string]int{"plain": ports[0], "h2": ports[1], "tls": ports[5]}, a, false},
+		{"keycaddy", map[string]int{"plain": ports[2], "h2": ports[2], "tls": ports[2]}, b, true},
+		{"keycaddy, redact", map[string]int{"plain": ports[3], "h2": ports[3], "tls": ports[3]}, b, false},
 	}
 	if nginx, err := exec.LookPath("nginx"); err == nil {
 		n, err := startNginx(ctx, dir, nginx, ports[4], ups)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, &target{"nginx", map[string]int{"plain": ports[4]}, n})
+		all = append(all, &target{"nginx", map[string]int{"plain": ports[4]}, n, false})
 	}
 	for _, t := range all {
 		for _, port := range t.ports {

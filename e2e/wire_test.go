@@ -1,17 +1,12 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/keycaddy/keycaddy/connect/demo"
 )
@@ -94,94 +89,5 @@ func TestWireBadCalls(t *testing.T) {
 	w.send(t, "GET http://localhost/proxy//x?a;b=%zz HTTP/1.1\nHost: other.example\n"+all+"\n")
 	if res, body := w.answer(t); res.StatusCode != 200 || body != "the provider" || !slices.Equal(u.calls(), []string{"GET /own/x?a;b=%zz"}) {
 		t.Errorf("absolute form: got %d %s; the provider saw %v", res.StatusCode, body, u.calls())
-	}
-}
-
-// No request can hide another one in it: where one ends must be as clear to
-// keycaddy as to the provider (S84).
-func TestWireSmuggling(t *testing.T) {
-	t.Parallel()
-	u, c, _ := startOwn(t, demo.Options{}, "keycaddy")
-	var bodies sync.Map // the case's number to the body that came whole
-	u.API["/x"] = func(w http.ResponseWriter, r *http.Request) {
-		if body, err := io.ReadAll(r.Body); err == nil {
-			bodies.Store(r.URL.RawQuery, string(body))
-		}
-	}
-	const hidden = "GET /proxy/hidden HTTP/1.1\nHost: localhost\n\n"
-	post := func(headers, body string) string {
-		return "POST /proxy/x?CASE HTTP/1.1\n" + named + headers + "\n" + body
-	}
-	number := 0
-	for name, test := range map[string]struct {
-		request string
-		body    string // the one that the provider may get; "-": none at all
-	}{
-		"length and chunked":      {post("Content-Length: 5\nTransfer-Encoding: chunked\n", "0\n\n"+hidden), ""},
-		"chunked and length":      {post("Transfer-Encoding: chunked\nContent-Length: 50\n", "0\n\n"+hidden), ""},
-		"two lengths":             {post("Content-Length: 5\nContent-Length: 6\n", "hello"+hidden), "-"},
-		"two lengths in one":      {post("Content-Length: 5, 6\n", "hello"+hidden), "-"},
-		"length with a sign":      {post("Content-Length: +5\n", "hello"+hidden), "-"},
-		"length below zero":       {post("Content-Length: -5\n", "hello"+hidden), "-"},
-		"length in hex":           {post("Content-Length: 0x5\n", "hello"+hidden), "-"},
-		"folded header":           {post("Transfer-Encoding:\n chunked\n", "0\n\n"+hidden), ""},
-		"folded away":             {post("X-A: b\n Transfer-Encoding: chunked\nContent-Length: 5\n", "hello"), "hello"},
-		"space before the colon":  {post("Transfer-Encoding : chunked\n", "0\n\n"+hidden), "-"},
-		"tab before the colon":    {post("Content-Length\t: 5\n", "hello"+hidden), "-"},
-		"unknown coding":          {post("Transfer-Encoding: xchunked\n", "0\n\n"+hidden), "-"},
-		"two codings":             {post("Transfer-Encoding: gzip, chunked\n", "0\n\n"+hidden), "-"},
-		"chunked twice":           {post("Transfer-Encoding: chunked\nTransfer-Encoding: chunked\n", "0\n\n"+hidden), "-"},
-		"identity":                {post("Transfer-Encoding: identity\nContent-Length: 5\n", "hello"+hidden), "-"},
-		"bad chunk size":          {post("Transfer-Encoding: chunked\n", "5;x\nhello\nzz\n"+hidden), "-"},
-		"chunk size with a sign":  {post("Transfer-Encoding: chunked\n", "+5\nhello\n0\n\n"), "-"},
-		"no host":                 {"GET /proxy/x HTTP/1.1\n" + strings.ReplaceAll(named, "Host: localhost\n", "") + "\n", "-"},
-		"two hosts":               {"GET /proxy/x HTTP/1.1\nHost: a\n" + named + "\n", "-"},
-		"upgrade of the protocol": {post("Connection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAAP__\nContent-Length: 0\n", ""), ""},
-		"control in a value":      {post("X-A: a\x00b\nContent-Length: 0\n", ""), "-"},
-		"line feed in a value":    {post("X-A: a\x0bb\nContent-Length: 0\n", ""), "-"},
-		"good":                    {post("Content-Length: 5\n", "hello"), "hello"},
-	} {
-		// A call that was broken off may reach the provider after its answer
-		// reached us, so each is known by its number.
-		number++
-		id := strconv.Itoa(number)
-		w := dial(t, c)
-		w.send(t, strings.Replace(test.request, "CASE", id, 1))
-		_ = w.SetReadDeadline(time.Now().Add(5 * time.Second))
-		var answers []int
-		for range 3 {
-			res, err := http.ReadResponse(w.in, nil)
-			if err != nil {
-				break
-			}
-			_, _ = io.Copy(io.Discard, bufio.NewReader(res.Body))
-			answers = append(answers, res.StatusCode)
-			if len(answers) == 1 { // another one would be there by now, or soon
-				_ = w.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-			}
-		}
-		w.Close()
-		var got []string
-		for _, call := range u.calls() {
-			if strings.Contains(call, "hidden") {
-				t.Errorf("%s: the provider saw %q", name, call)
-			}
-			if strings.HasSuffix(call, "?"+id) {
-				got = append(got, call)
-			}
-		}
-		t.Logf("%s: answers %v, the provider saw %v", name, answers, got)
-		if len(got) > 1 {
-			t.Errorf("%s: the provider saw %q", name, got)
-		}
-		switch body, whole := bodies.Load(id); {
-		case whole && (len(answers) == 0 || answers[0] == 200 && body != test.body):
-			t.Errorf("%s: the provider saw the body %q, answers %v", name, body, answers)
-		case !whole && len(answers) > 0 && answers[0] == 200:
-			t.Errorf("%s: the provider saw nothing, answers %v", name, answers)
-		}
-		if test.body == "-" && (len(answers) != 1 || answers[0] != 400 && answers[0] != 501) {
-			t.Errorf("%s: got %v", name, answers)
-		}
 	}
 }

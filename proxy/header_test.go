@@ -130,7 +130,7 @@ func TestDefaultsGiveWay(t *testing.T) {
 // carry the credential are keycaddy's (S86).
 func TestQueryIsUnchanged(t *testing.T) {
 	t.Parallel()
-	for _, query := range []string{"", "a=1&b=2", "a;b=1;c", "%zz=%&&a=%2", "a=b=c&=&d", "q=/../..&r=%2e%2e%2f", "a+b=%20&c=\xc3\xa9", "a=1#b"} {
+	for _, query := range []string{"", "a=1&b=2", "a;b=1;c", "%zz=%&&a=%2", "a=b=c&=&d", "q=/../..&r=%2e%2e%2f", "a+b=%20&c=\xc3\xa9"} {
 		g := newRig(t, bearerRequest, report)
 		_, body := raw(t, g.front, "GET /x?"+query+" HTTP/1.1\nHost: a\nConnection: close\n\n")
 		if want := strings.TrimSuffix("GET /x?"+query, "?") + " host="; !strings.HasPrefix(body, want) {

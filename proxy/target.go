@@ -105,6 +105,9 @@ func (p Paths) Join(base *url.URL, escaped, rawQuery string) (url.URL, error) {
 
 // below puts a canonical path below a base.
 func below(base *url.URL, canonical, rawQuery string) (url.URL, error) {
+	if strings.IndexByte(rawQuery, '#') >= 0 { // some servers end the query there (RFC 9112 section 3.2)
+		return url.URL{}, &PathError{"its query has a #, which has to be written as %23"}
+	}
 	root := strings.TrimRight(base.EscapedPath(), "/")
 	joined := root
 	if canonical != "" || root == "" {

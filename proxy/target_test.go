@@ -92,6 +92,7 @@ func TestJoin(t *testing.T) {
 		{"https://api.example/v1", "/a b", "", refused},
 		{"https://api.example/v1", "/a\tb", "", refused},
 		{"https://api.example/v1", "/a#b", "", refused},
+		{"https://api.example/v1", "/a", "b#c", refused},
 		{"https://api.example/v1", "/a?b", "", refused},
 		{"https://api.example/v1", "/a%", "", refused},
 		{"https://api.example/v1", "/a%zz", "", refused},
