@@ -1,6 +1,9 @@
 package connect
 
-import "sync"
+import (
+	"strings"
+	"sync"
+)
 
 // Call is a call that is under way with a connection's credential. It is cut
 // off when the connection is removed or disabled (S82).
@@ -72,7 +75,7 @@ func (l *calls) remove(c *Call) {
 func (l *calls) cut(uid string) {
 	for {
 		l.mu.Lock()
-		l.ended = uid
+		l.ended = strings.Clone(uid) // what it may be a part of has the credential in it
 		c := l.first
 		if c != nil {
 			l.remove(c)
