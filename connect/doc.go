@@ -7,6 +7,6 @@
 // what must be remembered, apart from secrets, which rest in a vault.
 //
 // The package may import catalog, vault, connect/scheme, zap, libraries of CBOR
-// and of concurrent maps, and the standard library. Stores, pages and the API are in packages below it,
-// which import it.
+// and of concurrent maps, and the standard library. Stores, pages and the API
+// are in packages below it, which import it.
 package connect

@@ -29,11 +29,14 @@ var (
 	requests = flag.Int("requests", 6000, "how many requests TestFlatAcrossReloads makes")
 )
 
-// use is what a Caddy has taken up.
+// use is what a Caddy has taken up. Memory is what is alive, without garbage, of
+// which up to 128 MiB may gather.
 type use struct{ goroutines, descriptors, memory int }
 
 func (c *caddy) use() use {
-	return use{c.metric("go_goroutines"), descriptors(c.t, c), memory(c.t, c, "VmRSS")}
+	c.t.Helper()
+	admin(c.t, c, "GET", "/debug/pprof/heap?gc=1", "")
+	return use{c.metric("go_goroutines"), descriptors(c.t, c), c.metric("go_memstats_heap_alloc_bytes") + c.metric("go_memstats_stack_inuse_bytes")}
 }
 
 // metric is one of those without labels.

@@ -117,6 +117,9 @@ func (w *earlyWriter) WriteHeader(status int) {
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
+	if status == http.StatusContinue {
+		return // the server sends one by itself when the body is read, which it now is
+	}
 	h := w.Header()
 	delete(h, problem.Header)
 	for name := range h {

@@ -36,7 +36,7 @@ type cycle struct{ percent *int }
 // percentFor is how much garbage may gather, in percent of what is alive, in
 // steps, since each change stops the world for a moment. (Four times as much is
 // where less frequent collections stop to be worth their memory. A million
-// connections are two thirds of a gigabyte to look through each time.)
+// connections are most of a gigabyte to look through each time.)
 func percentFor(alive uint64) int {
 	const step = 25
 	return int(min(max(headroom*100/max(alive, 1)/step*step, 200), 400))
