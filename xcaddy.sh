@@ -104,6 +104,7 @@ bench() {
 	build
 	mkdir -p .cache
 	go build -o .cache/bench ./bench
+	go build -ldflags '-s -w' -o .cache/stock github.com/caddyserver/caddy/v2/cmd/caddy
 	PATH="$PATH:/usr/sbin" .cache/bench -o bench/results.md "$@"
 }
 
