@@ -156,12 +156,13 @@ func (r *report) compare(ctx context.Context, s scenario, targets []*target) err
 		defer l.close()
 		loads = append(loads, l)
 	}
+	turns := max(int(r.each/turn), 1)
 	for round := range r.rounds {
 		got := make([]measurement, len(loads))
-		for n := range int(max(r.each/turn, 1)) {
+		for n := range turns {
 			for i := range loads {
 				i = (i + round + n) % len(loads) // another one is first each time
-				m, err := loads[i].measure(min(r.each, turn), 0)
+				m, err := loads[i].measure(r.each/time.Duration(turns), 0)
 				if err != nil {
 					return fmt.Errorf("%s: %w", loads[i].target.name, err)
 				}
@@ -185,10 +186,10 @@ func warm(t *target, s scenario) error {
 		return err
 	}
 	defer l.close()
-	least := 0
+	least := int64(0)
 	if t.connected {
-		least = s.connections
+		least = int64(s.connections)
 	}
-	_, err = l.measure(300*time.Millisecond, int64(least))
+	_, err = l.measure(300*time.Millisecond, least)
 	return err
 }

@@ -99,7 +99,7 @@ Made by `+"`./xcaddy.sh bench`"+`; what is compared, and how, is in the comment 
 - Commit: %s
 - Machine: %s, %d cores, Linux %s, %s
 - Load average before: %s; after: %s
-- %d rounds of %v each, in which all take turns every %v; medians, and in brackets the least and the most of a round. Ratios are to `+"`reverse_proxy`"+` in the same round. MiB is the whole process, with all connections that were called so far in memory.
+- %d rounds of %v each, in which all take turns of about %v; medians, and in brackets the least and the most of a round. Ratios are to `+"`reverse_proxy`"+` in the same round. MiB is the whole process, with all connections that were called so far in memory.
 - Where other work shares the cores, calls/s and p99 follow it; CPU a call depends on it least.
 
 `, output("git", "describe", "--always", "--dirty"), cpuModel(), cores(), firstLine("/proc/sys/kernel/osrelease"), runtime.Version(),

@@ -73,9 +73,10 @@ func (l *calls) remove(c *Call) {
 
 // cut ends all calls of the connection with the UID, and those to come.
 func (l *calls) cut(uid string) {
+	uid = strings.Clone(uid) // what it may be a part of has the credential in it
 	for {
 		l.mu.Lock()
-		l.ended = strings.Clone(uid) // what it may be a part of has the credential in it
+		l.ended = uid
 		c := l.first
 		if c != nil {
 			l.remove(c)

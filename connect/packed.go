@@ -39,11 +39,16 @@ func pack(c Connection, cred *scheme.Credential) ([]byte, error) {
 // join puts strings that are held together into one, since garbage collection
 // looks at each.
 func join(texts ...*string) {
+	size := 0
+	for _, t := range texts {
+		size += len(*t)
+	}
 	var all strings.Builder
+	all.Grow(size)
 	for _, t := range texts {
 		all.WriteString(*t)
 	}
-	rest := strings.Clone(all.String()) // without the room that was left
+	rest := all.String()
 	for _, t := range texts {
 		*t, rest = rest[:len(*t)], rest[len(*t):]
 	}

@@ -1,9 +1,9 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +14,7 @@ import (
 
 // What a request in the corpus may lead to.
 const (
-	refused = "refused" // 400, 501 or 505, and the connection ends
+	refused = "refused" // 400 or 501 (505: a version that isn't spoken), and the connection ends
 	either  = "either"  // refused, or sent on with nothing hidden in it
 )
 
@@ -146,16 +146,13 @@ func TestWireSmuggling(t *testing.T) {
 			// A call that was broken off may reach the provider after its answer
 			// reached us, so each is known by its number.
 			number++
-			id := "case" + strconv.Itoa(number)
+			id := fmt.Sprintf("case%03d", number)
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				answers := statuses(t, c, strings.ReplaceAll(test.request, "CASE", id))
 				calls := 0
 				for _, call := range u.calls() {
-					if strings.HasSuffix(call, "hidden?"+id) {
-						t.Errorf("the provider saw %q", call)
-					}
-					if strings.HasSuffix(call, "?"+id) {
+					if strings.Contains(call, "?"+id) {
 						calls++
 					}
 				}
@@ -164,7 +161,7 @@ func TestWireSmuggling(t *testing.T) {
 				if len(answers) == 0 || calls > 1 || len(answers) > 1 && answers[1] == 200 {
 					t.Fatalf("answers %v, the provider saw %d calls", answers, calls)
 				}
-				no := answers[0] == 400 || answers[0] == 501 || answers[0] == 505
+				no := answers[0] == 400 || answers[0] == 501 || answers[0] == 505 && strings.HasPrefix(name, "2.3 version")
 				switch {
 				case no && len(answers) > 1:
 					t.Errorf("refused, and went on: %v", answers)
@@ -179,6 +176,11 @@ func TestWireSmuggling(t *testing.T) {
 			})
 		}
 	})
+	for _, call := range u.calls() {
+		if strings.Contains(call, "hidden") {
+			t.Errorf("the provider saw %q", call)
+		}
+	}
 }
 
 // statuses sends a request, and returns the statuses of what is answered to it.

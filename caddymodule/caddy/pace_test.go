@@ -8,7 +8,7 @@ import (
 )
 
 func TestPercentLeavesTheHeadroom(t *testing.T) {
-	for alive, want := range map[uint64]int{0: 400, 8 << 20: 400, 32 << 20: 400, 40 << 20: 300, 64 << 20: 200, 96 << 20: 200, 8 << 30: 200} {
+	for alive, want := range map[uint64]int{0: 400, 8 << 20: 400, 32 << 20: 400, 40 << 20: 300, 64 << 20: 200, 96 << 20: 200, 128 << 20: 200, 8 << 30: 200} {
 		if got := percentFor(alive); got != want {
 			t.Errorf("with %d MiB alive: %d, want %d", alive>>20, got, want)
 		}
