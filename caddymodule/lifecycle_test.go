@@ -71,22 +71,28 @@ keycaddy
 
 const testKey = "3c5b7a4e-1f0d-4c5b-9a57-0d9a3d3f1a11"
 
-// integrations are the keys that the running configuration has, or what kept
-// it from saying so.
-func (l *lifecycle) integrations() string {
+// get makes a request over a connection of its own.
+func (l *lifecycle) get(port, path string, header http.Header) (*http.Response, error) {
 	l.t.Helper()
-	req, err := http.NewRequest("GET", "http://127.0.0.1:"+l.port+"/integrations", nil)
+	req, err := http.NewRequest("GET", "http://127.0.0.1:"+port+path, nil)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+testKey)
-	req.Close = true
+	req.Header, req.Close = header, true
 	res, err := http.DefaultClient.Do(req)
 	for try := 0; err != nil && try < 20; try++ {
 		// Connections that Caddy's former listener has not accepted are reset.
 		time.Sleep(20 * time.Millisecond)
 		res, err = http.DefaultClient.Do(req)
 	}
+	return res, err
+}
+
+// integrations are the keys that the running configuration has, or what kept
+// it from saying so.
+func (l *lifecycle) integrations() string {
+	l.t.Helper()
+	res, err := l.get(l.port, "/integrations", http.Header{"Authorization": {"Bearer " + testKey}})
 	if err != nil {
 		return err.Error()
 	}

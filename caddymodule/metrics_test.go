@@ -25,32 +25,22 @@ func TestS125MetricsAreBoundedAndSurviveReloads(t *testing.T) {
 	if err := l.load("a", "", page); err != nil {
 		t.Fatal(err)
 	}
-	// Caddy closes connections that come in just as it opens its sockets anew.
-	get := func(url string, header http.Header) *http.Response {
-		t.Helper()
-		req, err := http.NewRequest("GET", url, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header, req.Close = header, true
-		res, err := http.DefaultClient.Do(req)
-		for again := 0; again < 5 && err != nil; again++ {
-			res, err = http.DefaultClient.Do(req)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res
-	}
 	call := func(connection string) {
 		t.Helper()
-		get("http://127.0.0.1:"+l.port+"/proxy/secret-path?secret-query", http.Header{
+		res, err := l.get(l.port, "/proxy/secret-path?secret-query", http.Header{
 			"Authorization": {"Bearer " + testKey}, "Provider-Config-Key": {"secret-integration"}, "Connection-Id": {connection},
-		}).Body.Close()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
 	}
 	read := func() map[string]string {
 		t.Helper()
-		res := get("http://127.0.0.1:"+port+"/metrics", nil)
+		res, err := l.get(port, "/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		defer res.Body.Close()
 		own := map[string]string{}
 		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
